@@ -1,0 +1,49 @@
+# Copyright 2026 The nearfield authors.
+# SPDX-License-Identifier: Apache-2.0
+#
+# `make help` lists the targets. Everything a target needs is set up by itself: see tools/setup.sh.
+
+# Where Python packages go. An existing environment is used as it is, torch included:
+#   make test VENV=~/envs/mine
+VENV ?= .venv
+# What is installed where there is no torch yet. Another build of it: make demo TORCH="torch==2.11.0"
+TORCH ?= torch==2.13.0
+PYTHON ?= python3
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+# Where the demo writes its pictures.
+OUT ?= build/demo
+
+override VENV := $(abspath $(VENV))
+export VENV TORCH PYTHON JOBS OUT
+export PATH := $(VENV)/bin:$(PATH)
+# Builds in different folders share compiled files: paths are hashed relative to here.
+export CCACHE_BASEDIR := $(CURDIR)
+export CCACHE_NOHASHDIR := 1
+export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-full setup format lint clean
+
+help:  ## show this list
+	@sed -n 's/^\([a-z-]*\): *## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+demo:  ## denoise a photograph and a brain scan; pictures in build/demo
+	@tools/demo.sh
+
+test:  ## all tests: layers, layout, C++, Python, sanitizers, installation
+	@tools/test.sh
+
+test-full:  ## the same with long sweeps, ThreadSanitizer, every SIMD target, a clean wheel install
+	@tools/test.sh --full
+
+setup:  ## only the set-up of the other targets: packages, $(VENV), nearfield installed into it
+	@tools/setup.sh system && tools/setup.sh venv && tools/setup.sh wheel
+
+format:  ## lay out every source file (ruff, clang-format-14)
+	@tools/format.sh
+
+lint:  ## check layers and layout
+	@python3 tools/check_layers.py && tools/format.sh check python && tools/format.sh check cpp
+
+clean:  ## remove what was built (the virtual environment stays)
+	rm -rf build

@@ -1,0 +1,54 @@
+/* Copyright 2026 The nearfield authors.
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Geometry, plans and checks for other languages: text and integers in, JSON out. Attention itself is
+ * reached through attention.h or the PyTorch operators.
+ *
+ * Every function returns a new string, {"ok": ...} or {"error": "message"}, to be given back to
+ * nf_free(). None throws, none keeps a pointer of the caller. */
+#pragma once
+
+#include <stdint.h>
+
+#if defined(__cplusplus)
+extern "C" {
+#endif
+
+#if defined(_WIN32)
+#define NF_C_API
+#else
+#define NF_C_API __attribute__((visibility("default")))
+#endif
+
+NF_C_API void nf_free(char* text);
+
+/* {"ok": {"version", "backends": [...], "cpu_target", "cpu_targets": [...]}} */
+NF_C_API char* nf_info(void);
+
+/* The canonical form of a problem string, and its numbers:
+ * {"ok": {"problem", "rank", "sequences", "pairs", "flops", "sparsity"}} */
+NF_C_API char* nf_problem(const char* problem);
+
+/* {"ok": "text"}; device 0 is the CPU, 1 is CUDA. */
+NF_C_API char* nf_explain(const char* call, int device);
+
+/* The keys that query tokens see on an axis (0 is the slowest of the layout's own axes) of sequence
+ * `sequence`: {"ok": {"dilation", "begin": [...], "end": [...]}}, one entry per query token present, in
+ * tokens: query q sees begin, begin + dilation, ... below end. */
+NF_C_API char* nf_intervals(const char* problem, int64_t sequence, int axis);
+
+/* The keys of the global layout that a shard of queries needs, per axis: {"ok": [[begin, end], ...]}.
+ * shard: 2 * rank numbers, begin and end per axis. */
+NF_C_API char* nf_needed_keys(const char* problem, const int64_t* shard, int numbers);
+
+/* Checks a call's shapes and arguments as the operator would, without data: {"ok": "problem string"}, or
+ * the operator's error. words: for query, key, value, additional keys and additional values each
+ * present, dtype, device, device index, rank, sizes...; then has_scale, scale and dropout (the bits of
+ * doubles), function, causal type, flags; then axes, ranges and grids (request.h: CallWords), each
+ * behind its length. dtype: 0 float32, 1 float64, 2 bfloat16, 3 float16, 4 another; device: 0 cpu,
+ * 1 cuda, 2 meta, 3 another. */
+NF_C_API char* nf_check(const int64_t* words, int64_t count);
+
+#if defined(__cplusplus)
+}
+#endif

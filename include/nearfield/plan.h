@@ -1,0 +1,98 @@
+// Copyright 2026 The nearfield authors.
+// SPDX-License-Identifier: Apache-2.0
+//
+// How a problem will be run: which backend and kernel, on which tiles, with how much scratch memory,
+// and why the other backends were passed over. A Plan is a pure function of the problem, the options,
+// the device class and the library version: never of threads, batch packing or a timing.
+//
+//   std::puts(nearfield::explain("na:fwd:f32:b1h8kv8d32:64x64:k7x7").c_str());   // attention.h
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "nearfield/executor.h"
+#include "nearfield/problem.h"
+
+namespace nearfield {
+
+// Tokens of a tile along each axis, slowest first; leading ones are 1 for lower ranks.
+using TileShape = std::array<Index, kMaxRank>;
+
+struct PlanOptions {
+  std::string op = "nearfield";           // who asks: opens messages
+  std::string backend;                    // empty: the first of the table that can
+  std::optional<TileShape> query_tile, key_tile;
+};
+
+enum class Device : int { kCpu, kCuda };
+
+struct Plan {
+  std::string backend, kernel;
+  std::vector<TileShape> query_tiles, key_tiles;  // one per sequence; one if they are all alike
+  double waste = 1.0;                     // computed pairs / useful pairs
+  std::size_t shared_bytes = 0;           // scratch of the call ...
+  std::size_t private_bytes = 0;          // ... and of each worker
+  std::string note;                       // what the user may want to know, e.g. rounding of P
+
+  std::size_t workspace_bytes(int workers) const {
+    return shared_bytes + private_bytes * static_cast<std::size_t>(workers);
+  }
+  const TileShape& query_tile(Index sequence) const {
+    return query_tiles[query_tiles.size() == 1 ? 0 : static_cast<std::size_t>(sequence)];
+  }
+  const TileShape& key_tile(Index sequence) const {
+    return key_tiles[key_tiles.size() == 1 ? 0 : static_cast<std::size_t>(sequence)];
+  }
+};
+
+// The tensors of a call by role; absent ones have rank 0.
+struct Tensors {
+  std::array<TensorView, kRoles> view{};
+  TensorView& operator[](Role r) { return view[static_cast<std::size_t>(r)]; }
+  const TensorView& operator[](Role r) const { return view[static_cast<std::size_t>(r)]; }
+};
+
+// One way to run problems. Adding one is a folder and a row in src/dispatch/table.cc.
+class NF_API Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual std::string_view name() const = 0;
+  virtual Device device() const = 0;
+  // Why this backend cannot serve the problem, in words; nothing if it can.
+  virtual std::optional<std::string> refusal(const Problem& problem, const PlanOptions& options) const = 0;
+  // Only for problems that it does not refuse.
+  virtual Plan plan(const Problem& problem, const PlanOptions& options) const = 0;
+  // Runs the direction of the problem. workspace has plan.workspace_bytes(executor.workers()) bytes
+  // (any alignment). Reads inputs, writes every element of the outputs.
+  virtual void run(const Problem& problem, const Plan& plan, const Tensors& tensors, Executor& executor,
+                   std::byte* workspace) const = 0;
+};
+
+// The first backend of an ordered table that runs on the device and serves the problem, with its plan;
+// throws Unsupported with every backend's reason if none does. Plans are kept in one bounded, locked
+// cache: nothing else outlives a call.
+struct Choice {
+  const Backend* backend = nullptr;
+  std::shared_ptr<const Plan> plan;
+};
+NF_API Choice choose(std::span<const Backend* const> table, const Problem& problem,
+                     const PlanOptions& options, Device device);
+
+// The whole table for a problem, for people: each backend with its plan or its reason.
+NF_API std::string explain(std::span<const Backend* const> table, const Problem& problem,
+                           const PlanOptions& options, Device device);
+
+// `PROBLEM[@BACKEND[,qTILE[,kvTILE]]]`, for instance `na:fwd:f32:b1h1kv1d64:64x64:k7x7@cpu,q4x8`.
+struct Call {
+  Problem problem;
+  PlanOptions options;
+};
+NF_API Call parse_call(std::string_view text);
+
+}  // namespace nearfield

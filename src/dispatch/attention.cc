@@ -1,0 +1,123 @@
+// Copyright 2026 The nearfield authors.
+// SPDX-License-Identifier: Apache-2.0
+//
+// The conveniences of attention.h: views -> Request -> Problem -> plan -> run.
+#include "nearfield/attention.h"
+
+namespace nearfield {
+namespace {
+
+// A pool made at first use and kept for the life of the process.
+Executor& shared_executor() {
+  static const std::unique_ptr<Executor> pool = make_executor();
+  return *pool;
+}
+
+template <int Rank>
+Request request_of(const char* op, const Window<Rank>& window) {
+  Request r;
+  r.op = op;
+  r.rank = Rank;
+  r.window.assign(window.size.begin(), window.size.end());
+  r.stride.assign(window.stride.begin(), window.stride.end());
+  r.dilation.assign(window.dilation.begin(), window.dilation.end());
+  r.causal.assign(window.causal.begin(), window.causal.end());
+  return r;
+}
+
+Request request_of(const char* op, CausalType causal) {
+  Request r;
+  r.op = op;
+  r.operation = Operation::kAttention;
+  r.causal_type = causal;
+  return r;
+}
+
+void fill(Request& r, Tensors& tensors, const TensorView& q, const TensorView& k, const TensorView& v, const Options& options) {
+  tensors[Role::kQuery] = q;
+  tensors[Role::kKey] = k;
+  tensors[Role::kValue] = v;
+  tensors[Role::kAdditionalKey] = options.additional_key;
+  tensors[Role::kAdditionalValue] = options.additional_value;
+  r.query = info_of(q);
+  r.key = info_of(k);
+  r.value = info_of(v);
+  r.additional_key = info_of(options.additional_key);
+  r.additional_value = info_of(options.additional_value);
+  r.scale = options.scale;
+}
+
+void plan_and_run(const Request& r, const Tensors& tensors, const Options& options) {
+  const Problem problem = make_problem(r);
+  PlanOptions plan = options.plan;
+  plan.op = r.op;
+  run(problem, make_plan(problem, plan), tensors, options.executor ? *options.executor : shared_executor());
+}
+
+void forward(Request r, const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& out, const Options& options) {
+  Tensors tensors;
+  fill(r, tensors, q, k, v, options);
+  tensors[Role::kOut] = out;
+  tensors[Role::kLse] = options.lse;
+  r.lse_wanted = options.lse.present();
+  plan_and_run(r, tensors, options);
+}
+
+void backward(Request r, const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& out,
+              const TensorView& lse, const Gradients& g, const Options& options) {
+  Tensors tensors;
+  fill(r, tensors, q, k, v, options);
+  tensors[Role::kOut] = out;
+  tensors[Role::kLse] = lse;
+  tensors[Role::kGradOut] = g.grad_out;
+  tensors[Role::kGradLse] = g.grad_lse;
+  tensors[Role::kGradQuery] = g.query;
+  tensors[Role::kGradKey] = g.key;
+  tensors[Role::kGradValue] = g.value;
+  tensors[Role::kGradAdditionalKey] = g.additional_key;
+  tensors[Role::kGradAdditionalValue] = g.additional_value;
+  r.direction = Direction::kBackward;
+  r.out = info_of(out);
+  r.lse = info_of(lse);
+  r.grad_out = info_of(g.grad_out);
+  r.grad_lse = info_of(g.grad_lse);
+  plan_and_run(r, tensors, options);
+}
+
+}  // namespace
+
+void na1d(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& out, const Window<1>& window,
+          const Options& options) {
+  forward(request_of("na1d", window), q, k, v, out, options);
+}
+void na2d(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& out, const Window<2>& window,
+          const Options& options) {
+  forward(request_of("na2d", window), q, k, v, out, options);
+}
+void na3d(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& out, const Window<3>& window,
+          const Options& options) {
+  forward(request_of("na3d", window), q, k, v, out, options);
+}
+void attention(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& out, CausalType causal,
+               const Options& options) {
+  forward(request_of("attention", causal), q, k, v, out, options);
+}
+
+void na1d_backward(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& out, const TensorView& lse,
+                   const Gradients& gradients, const Window<1>& window, const Options& options) {
+  backward(request_of("na1d_backward", window), q, k, v, out, lse, gradients, options);
+}
+void na2d_backward(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& out, const TensorView& lse,
+                   const Gradients& gradients, const Window<2>& window, const Options& options) {
+  backward(request_of("na2d_backward", window), q, k, v, out, lse, gradients, options);
+}
+void na3d_backward(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& out, const TensorView& lse,
+                   const Gradients& gradients, const Window<3>& window, const Options& options) {
+  backward(request_of("na3d_backward", window), q, k, v, out, lse, gradients, options);
+}
+void attention_backward(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& out,
+                        const TensorView& lse, const Gradients& gradients, CausalType causal, const Options& options) {
+  backward(request_of("attention_backward", causal), q, k, v, out, lse, gradients, options);
+}
+
+}  // namespace nearfield

@@ -1,0 +1,63 @@
+// Copyright 2026 The nearfield authors.
+// SPDX-License-Identifier: Apache-2.0
+//
+// From a problem and tensors to a backend: the last checks before memory is written.
+#include <memory>
+
+#include "nearfield/attention.h"
+#include "problem/message.h"
+
+namespace nearfield {
+namespace {
+
+bool is_output(Role role, Direction direction) {
+  return direction == Direction::kForward ? role == Role::kOut || role == Role::kLse : role >= Role::kGradQuery;
+}
+
+bool is_optional(Role role, Direction direction) {
+  return (role == Role::kLse && direction == Direction::kForward);
+}
+
+void check_view(const Problem& p, Role role, const TensorView& t) {
+  const std::vector<Index> shape = shape_of(p, role);
+  const std::string name = "tensor `" + std::string(name_of(role)) + "`";
+  if (shape.empty() || (!t.present() && is_optional(role, p.direction))) return;
+  const std::vector<Index> size(t.size.begin(), t.size.begin() + t.rank);
+  if (size != shape)
+    refuse("run", t.present() ? name + " of shape " + shape_text(size) : "no " + name, "shape " + shape_text(shape), to_string(p));
+  if (t.dtype != dtype_of(p, role))
+    refuse("run", name + " of dtype " + std::string(name_of(t.dtype)), std::string(name_of(dtype_of(p, role))));
+  if (t.elements() > 0 && t.data == nullptr) refuse("run", name + " without memory", "a pointer to its first element");
+  if (!is_output(role, p.direction)) return;
+  for (int i = 0; i < t.rank; ++i)
+    if (t.size[static_cast<std::size_t>(i)] > 1 && t.stride[static_cast<std::size_t>(i)] == 0)
+      refuse("run", name + " with stride 0", "outputs whose elements have memory of their own");
+}
+
+}  // namespace
+
+std::string_view version() { return NF_VERSION; }
+
+Choice make_plan(const Problem& problem, const PlanOptions& options, Device device) {
+  check(problem, options.op);
+  return choose(backends(), problem, options, device);
+}
+
+std::string explain(std::string_view text, Device device) {
+  const Call call = parse_call(text);
+  return explain(backends(), call.problem, call.options, device);
+}
+
+void run(const Problem& problem, const Choice& choice, const Tensors& tensors, Executor& executor, std::byte* workspace) {
+  if (!choice.backend || !choice.plan) refuse("run", "an empty plan", "one from make_plan()");
+  for (int r = 0; r < kRoles; ++r) check_view(problem, static_cast<Role>(r), tensors[static_cast<Role>(r)]);
+  std::unique_ptr<std::byte[]> own;
+  const std::size_t bytes = choice.plan->workspace_bytes(executor.workers());
+  if (!workspace && bytes > 0) {
+    own.reset(new std::byte[bytes]);
+    workspace = own.get();
+  }
+  choice.backend->run(problem, *choice.plan, tensors, executor, workspace);
+}
+
+}  // namespace nearfield

@@ -1,0 +1,296 @@
+// Copyright 2026 The nearfield authors.
+// SPDX-License-Identifier: Apache-2.0
+//
+// Request -> Problem: what tensors must look like (semantics, section 6). Rules on the values that a
+// Problem holds are in check.cc.
+#include "nearfield/request.h"
+
+#include <algorithm>
+
+#include "problem/message.h"
+
+namespace nearfield {
+namespace {
+
+using std::to_string;
+
+struct Named {
+  const char* name;
+  const TensorInfo& info;
+};
+
+std::string heads_last(const Request& r, const char* channels) {
+  static constexpr const char* kAxes[] = {"[B, L, ", "[B, X, Y, ", "[B, X, Y, Z, "};
+  return std::string(kAxes[r.rank - 1]) + "heads, " + channels + "]";
+}
+
+DType dtype_named(const Request& r, const Named& t) {
+  if (t.info.dtype == "float32") return DType::kFloat32;
+  if (t.info.dtype == "float64") return DType::kFloat64;
+  if (t.info.dtype == "bfloat16") return DType::kBFloat16;
+  if (t.info.dtype == "float16") return DType::kFloat16;
+  refuse(r.op, std::string(t.name) + " of dtype " + t.info.dtype, "float32, float64, bfloat16 or float16",
+         "convert it, for instance with .float()");
+}
+
+void check_kind(const Request& r, const Named& t) {
+  if (t.info.dtype != r.query.dtype)
+    refuse(r.op, std::string(t.name) + " of dtype " + t.info.dtype, "dtype " + r.query.dtype + ", that of query",
+           "all tensors of a call have one dtype");
+  if (t.info.device != r.query.device)
+    refuse(r.op, std::string(t.name) + " on " + t.info.device, "device " + r.query.device + ", that of query",
+           "move them to one device");
+}
+
+void check_present(const Request& r, const Named& t, std::size_t rank, const std::string& form) {
+  if (!t.info.present) refuse(r.op, std::string("no ") + t.name, "a tensor " + form);
+  if (t.info.size.size() != rank)
+    refuse(r.op, std::string(t.name) + " of rank " + to_string(t.info.size.size()) + ", shape " + shape_text(t.info.size),
+           "rank " + to_string(rank) + ", " + form);
+  for (const Index n : t.info.size)
+    if (n < 0 || n > (Index{1} << 48)) refuse(r.op, std::string(t.name) + " of shape " + shape_text(t.info.size), "sizes from 0 to 2**48");
+}
+
+void check_same(const Request& r, const Named& t, std::size_t axis, Index expected, const char* what, const char* of,
+                const char* hint = "") {
+  if (t.info.size[axis] != expected)
+    refuse(r.op, std::string(t.name) + " with " + what + " " + to_string(t.info.size[axis]) + ", shape " +
+           shape_text(t.info.size), std::string(what) + " " + to_string(expected) + ", that of " + of, hint);
+}
+
+void check_exact(const Request& r, const Named& t, const std::vector<Index>& shape, const std::string& dtype) {
+  if (!t.info.present) refuse(r.op, std::string("no ") + t.name, "a tensor of shape " + shape_text(shape));
+  if (t.info.size != shape)
+    refuse(r.op, std::string(t.name) + " of shape " + shape_text(t.info.size), "shape " + shape_text(shape));
+  if (t.info.dtype != dtype)
+    refuse(r.op, std::string(t.name) + " of dtype " + t.info.dtype, "dtype " + dtype);
+  if (t.info.device != r.query.device)
+    refuse(r.op, std::string(t.name) + " on " + t.info.device, "device " + r.query.device + ", that of query");
+}
+
+void check_tensors(const Request& r) {
+  const std::size_t rank = static_cast<std::size_t>(r.rank) + 3, heads = rank - 2, channels = rank - 1;
+  const Named query{"query", r.query}, key{"key", r.key}, value{"value", r.value};
+  check_present(r, query, rank, heads_last(r, "head_dim"));
+  check_present(r, key, rank, heads_last(r, "head_dim"));
+  check_present(r, value, rank, heads_last(r, "value head_dim"));
+  dtype_named(r, query);
+  check_kind(r, key);
+  check_kind(r, value);
+  check_same(r, key, 0, r.query.size[0], "batch", "query");
+  check_same(r, value, 0, r.query.size[0], "batch", "query");
+  const bool own_layout = r.operation == Operation::kAttention || r.varlen || !r.global_extent.empty();
+  for (std::size_t a = 1; a < heads; ++a) {
+    const std::string what = "extent of axis " + to_string(a - 1);
+    check_same(r, value, a, r.key.size[a], what.c_str(), "key");
+    if (!own_layout) check_same(r, key, a, r.query.size[a], what.c_str(), "query");
+  }
+  check_same(r, value, heads, r.key.size[heads], "heads", "key");
+  check_same(r, key, channels, r.query.size[channels], "head_dim", "query");
+
+  if (r.additional_key.present != r.additional_value.present)
+    refuse(r.op, r.additional_key.present ? "additional_keys without additional_values" : "additional_values without additional_keys",
+           "both or neither");
+  if (!r.additional_key.present) return;
+  const Named more_keys{"additional_keys", r.additional_key}, more_values{"additional_values", r.additional_value};
+  check_present(r, more_keys, 4, "[B, S, heads, head_dim]");
+  check_present(r, more_values, 4, "[B, S, heads, value head_dim]");
+  for (const Named& t : {more_keys, more_values}) {
+    check_kind(r, t);
+    check_same(r, t, 0, r.query.size[0], "batch", "query");
+    check_same(r, t, 2, r.key.size[heads], "heads", "key", "additional keys have the heads of key, not of query");
+  }
+  check_same(r, more_values, 1, r.additional_key.size[1], "length", "additional_keys");
+  check_same(r, more_keys, 3, r.key.size[channels], "head_dim", "key");
+  check_same(r, more_values, 3, r.value.size[channels], "head_dim", "value");
+}
+
+std::array<Index, kMaxRank> per_axis(const Request& r, const std::vector<Index>& values, const char* name) {
+  if (values.size() != static_cast<std::size_t>(r.rank))
+    refuse(r.op, std::string(name) + " of length " + to_string(values.size()), "one number, or " + to_string(r.rank) + " (one per axis)");
+  std::array<Index, kMaxRank> array{1, 1, 1};
+  std::copy(values.begin(), values.end(), array.begin());
+  return array;
+}
+
+void add_varlen_attention(const Request& r, Problem& p) {
+  const Index total[] = {r.query.size[1], r.key.size[1]};
+  const std::vector<Index>* offsets[] = {&r.query_offsets, &r.key_offsets};
+  for (int side = 0; side < 2; ++side) {
+    const char* name = side ? "cumulative_seqlen_KV" : "cumulative_seqlen_Q";
+    const std::vector<Index>& o = *offsets[side];
+    if (o.empty() || o[0] != 0) refuse(r.op, o.empty() ? std::string(name) + " without entries" : std::string(name) + " that starts at " + to_string(o[0]), "offsets that start at 0");
+    for (std::size_t i = 1; i < o.size(); ++i)
+      if (o[i] < o[i - 1])
+        refuse(r.op, std::string(name) + " that falls from " + to_string(o[i - 1]) + " to " + to_string(o[i]), "offsets that never decrease");
+    if (o.back() > total[side])
+      refuse(r.op, std::string(name) + " that ends at " + to_string(o.back()), "an end at or before " + to_string(total[side]) + ", the packed total");
+  }
+  if (r.query_offsets.size() != r.key_offsets.size())
+    refuse(r.op, to_string(r.query_offsets.size() - 1) + " query sequences and " + to_string(r.key_offsets.size() - 1) + " key sequences", "as many of both");
+  for (std::size_t i = 1; i < r.query_offsets.size(); ++i) {
+    Layout layout;
+    layout.query_extent[0] = r.query_offsets[i] - r.query_offsets[i - 1];
+    layout.extent[0] = r.key_offsets[i] - r.key_offsets[i - 1];
+    p.layouts.push_back(layout);
+  }
+  p.tail_query = total[0] - r.query_offsets.back();
+  p.tail_key = total[1] - r.key_offsets.back();
+}
+
+void add_varlen_layouts(const Request& r, Problem& p) {
+  Index total = 0;
+  p.layouts = r.layouts;
+  for (const Layout& layout : r.layouts) {
+    Index tokens = 1;
+    for (int a = 0; a < p.rank; ++a)
+      if (layout.extent[static_cast<std::size_t>(a)] < 0 || __builtin_mul_overflow(tokens, layout.extent[static_cast<std::size_t>(a)], &tokens))
+        refuse(r.op, "a token layout with extent " + to_string(layout.extent[static_cast<std::size_t>(a)]), "extents from 0 to " + to_string(kMaxExtent));
+    if (__builtin_add_overflow(total, tokens, &total)) refuse(r.op, "token layouts of more than 2**63 tokens", "layouts that fit in memory");
+  }
+  for (const Named& t : {Named{"query", r.query}, Named{"key", r.key}})
+    if (total > t.info.size[1])
+      refuse(r.op, "token layouts of " + to_string(total) + " tokens", "at most " + to_string(t.info.size[1]) + ", the packed total of " + t.name);
+  p.tail_query = r.query.size[1] - total;
+  p.tail_key = r.key.size[1] - total;
+}
+
+void add_layout(const Request& r, Problem& p) {
+  Layout layout;
+  for (int a = 0; a < r.rank; ++a) {
+    layout.query_extent[a] = r.query.size[static_cast<std::size_t>(a) + 1];
+    layout.extent[a] = r.key.size[static_cast<std::size_t>(a) + 1];
+  }
+  if (!r.global_extent.empty()) {
+    const auto extent = per_axis(r, r.global_extent, "the global layout"), q = per_axis(r, r.query_begin, "the query range"),
+               k = per_axis(r, r.key_begin, "the key range");
+    Box queries, keys;
+    for (int a = 0; a < r.rank; ++a) {
+      if (extent[a] < 0 || extent[a] > kMaxExtent || q[a] < 0 || k[a] < 0 || q[a] > kMaxExtent || k[a] > kMaxExtent)
+        refuse(r.op, "a range at " + to_string(q[a]) + " / " + to_string(k[a]) + " of extent " + to_string(extent[a]),
+               "positions from 0 to " + to_string(kMaxExtent));
+      queries.axis[a] = {q[a], q[a] + layout.query_extent[a]};
+      keys.axis[a] = {k[a], k[a] + layout.extent[a]};
+      layout.query_extent[a] = layout.extent[a] = extent[a];
+    }
+    p.query_range = queries;
+    p.key_range = keys;
+  }
+  if (r.operation == Operation::kNeighborhood) {
+    layout.window = per_axis(r, r.window, "kernel_size");
+    layout.stride = per_axis(r, r.stride, "stride");
+    layout.dilation = per_axis(r, r.dilation, "dilation");
+    const auto causal = per_axis(r, r.causal, "is_causal");
+    for (int a = 0; a < r.rank; ++a) {
+      if (causal[a] != 0 && causal[a] != 1) refuse(r.op, "is_causal " + to_string(causal[a]), "true or false");
+      layout.causal[a] = causal[a] == 1;
+    }
+  }
+  p.layouts = {layout};
+}
+
+bool dense(const TensorInfo& info) {
+  Index expected = 1;
+  for (std::size_t i = info.size.size(); i-- > 0;) {
+    if (info.size[i] == 0) return true;
+  }
+  for (std::size_t i = info.size.size(); i-- > 0;) {
+    if (info.size[i] != 1 && info.stride[i] != expected) return false;
+    expected *= info.size[i];
+  }
+  return true;
+}
+
+void add_strides(Problem& p, Role role, const TensorInfo& info) {
+  if (!info.present || info.stride.empty() || dense(info)) return;
+  p.strides[static_cast<std::size_t>(role)] = info.stride;
+}
+
+void resolve_dont_care(const Request& r, Problem& p) {
+  if (p.causal_type != CausalType::kDontCare) return;
+  for (const Layout& layout : p.layouts)
+    if (layout.query_extent[0] != layout.extent[0])
+      refuse(r.op, "CausalType.DontCare with " + to_string(layout.query_extent[0]) + " queries and " + to_string(layout.extent[0]) + " keys",
+             "equal lengths", "choose CausalType.TopLeft or CausalType.BottomRight");
+  p.causal_type = CausalType::kTopLeft;
+}
+
+}  // namespace
+
+TensorInfo info_of(const TensorView& view) {
+  static constexpr const char* kNames[] = {"float32", "float64", "bfloat16", "float16"};
+  const auto rank = static_cast<std::size_t>(view.rank);
+  TensorInfo info;
+  info.present = view.present();
+  info.dtype = kNames[static_cast<int>(view.dtype)];
+  info.size.assign(view.size.begin(), view.size.begin() + static_cast<std::ptrdiff_t>(rank));
+  info.stride.assign(view.stride.begin(), view.stride.begin() + static_cast<std::ptrdiff_t>(rank));
+  return info;
+}
+
+Problem make_problem(const Request& r) {
+  const bool attention = r.operation == Operation::kAttention;
+  if (r.rank < 1 || r.rank > kMaxRank || (attention && r.rank != 1))
+    refuse(r.op, "a token layout of rank " + to_string(r.rank), attention ? "rank 1" : "rank 1 to 3");
+  Request packed;  // varlen tensors have one token axis, whatever the rank of the layouts
+  if (r.varlen && r.rank > 1) {
+    packed = r;
+    packed.rank = 1;
+  }
+  check_tensors(r.varlen && r.rank > 1 ? packed : r);
+  for (const TensorInfo* t : {&r.query, &r.key, &r.value, &r.additional_key, &r.additional_value, &r.out, &r.lse, &r.grad_out, &r.grad_lse})
+    if (t->present && !t->stride.empty() && t->stride.size() != t->size.size())
+      refuse(r.op, to_string(t->stride.size()) + " strides for a tensor of shape " + shape_text(t->size), "one stride per axis");
+
+  Problem p;
+  p.operation = r.operation;
+  p.direction = r.direction;
+  p.dtype = dtype_named(r, {"query", r.query});
+  p.rank = r.rank;
+  p.batch = r.query.size.front();
+  const std::size_t n = r.query.size.size();
+  p.heads = r.query.size[n - 2];
+  p.kv_heads = r.key.size[n - 2];
+  p.head_dim = r.query.size[n - 1];
+  p.value_dim = r.value.size[n - 1];
+  p.causal_type = r.causal_type;
+  p.varlen = r.varlen;
+  p.additional = r.additional_key.present ? r.additional_key.size[1] : 0;
+  p.scale = r.scale;
+  p.dropout = r.dropout;
+  p.nondeterministic = r.nondeterministic;
+  p.precision = r.precision;
+  p.lse = r.direction == Direction::kBackward ? r.grad_lse.present : r.lse_wanted;
+  if (r.varlen && p.batch != 1)
+    refuse(r.op, "batch " + to_string(p.batch) + " with varlen", "batch 1", "pack the sequences along the token axis");
+  if (!r.varlen) add_layout(r, p);
+  else if (attention) add_varlen_attention(r, p);
+  else add_varlen_layouts(r, p);
+  resolve_dont_care(r, p);
+  check(p, r.op);
+
+  if (r.direction == Direction::kBackward) {
+    const std::string lse_type = p.dtype == DType::kFloat64 ? "float64" : "float32";
+    check_exact(r, {"out", r.out}, shape_of(p, Role::kOut), r.query.dtype);
+    check_exact(r, {"lse", r.lse}, shape_of(p, Role::kLse), lse_type);
+    check_exact(r, {"grad_out", r.grad_out}, shape_of(p, Role::kOut), r.query.dtype);
+    if (r.grad_lse.present) check_exact(r, {"grad_lse", r.grad_lse}, shape_of(p, Role::kLse), lse_type);
+  }
+  add_strides(p, Role::kQuery, r.query);
+  add_strides(p, Role::kKey, r.key);
+  add_strides(p, Role::kValue, r.value);
+  if (p.additional > 0) {
+    add_strides(p, Role::kAdditionalKey, r.additional_key);
+    add_strides(p, Role::kAdditionalValue, r.additional_value);
+  }
+  if (r.direction == Direction::kBackward) {
+    add_strides(p, Role::kOut, r.out);
+    add_strides(p, Role::kLse, r.lse);
+    add_strides(p, Role::kGradOut, r.grad_out);
+    if (p.lse) add_strides(p, Role::kGradLse, r.grad_lse);
+  }
+  check(p, r.op);  // the strides
+  return p;
+}
+
+}  // namespace nearfield

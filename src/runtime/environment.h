@@ -1,0 +1,23 @@
+// Copyright 2026 The nearfield authors.
+// SPDX-License-Identifier: Apache-2.0
+//
+// The only place that reads environment variables (layer L0):
+//   NEARFIELD_BACKEND      forces a backend where the caller names none (tests)
+//   NEARFIELD_CPU_TARGET   avx512, avx2, sse4, neon or scalar: forces the SIMD target (tests)
+//   NEARFIELD_NUM_THREADS  threads of make_executor(0)
+//   NEARFIELD_VERBOSE      `dispatch`: one line on stderr for every plan that is made
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace nearfield {
+
+std::string environment(const char* name);  // empty if unset
+
+// True if the comma-separated NEARFIELD_VERBOSE names the topic. Read once.
+bool verbose(std::string_view topic);
+// One line on stderr, `nearfield,TOPIC,TEXT`, written at once so that threads do not mix lines.
+void log_line(std::string_view topic, std::string_view text);
+
+}  // namespace nearfield

@@ -1,0 +1,43 @@
+# Copyright 2026 The nearfield authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The same inputs give the same bits, whatever the thread count and whatever shares the batch."""
+
+import pytest
+import torch
+from cases import dense, na
+
+
+def _bits(case, inputs, backend):
+    leaves = [x.clone().requires_grad_() for x in inputs]
+    out, lse = case.call(leaves, backend)
+    return [out, lse, *torch.autograd.grad((out, lse), leaves, case.upstream(inputs))]
+
+
+DETERMINISM = [
+    na((24, 26), (7, 5), stride=(2, 1), heads=2, kv_heads=1, batch=3, dim=16, value_dim=16),
+    na((150,), (31,), dilation=3, causal=True, additional=5, heads=4, batch=2, kv_heads=2),
+    na((6, 10, 8), (3, 3, 5), causal=(True, False, False), heads=1, kv_heads=1),
+    dense(300, 210, "br", heads=4, kv_heads=1),
+]
+
+
+@pytest.mark.parametrize("case", DETERMINISM, ids=str)
+def test_same_bits_for_any_thread_count(case, threads):
+    inputs = case.inputs()
+    results = []
+    for n in (1, 2, 3, 7, 1):
+        threads(n)
+        results.append(_bits(case, inputs, "cpu"))
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@pytest.mark.parametrize("case", DETERMINISM, ids=str)
+def test_same_bits_alone_and_in_a_batch(case):
+    inputs = [torch.cat([x, x.flip(0) * 0.5]) for x in case.inputs()]
+    together = _bits(case, inputs, "cpu")
+    upstream = case.upstream(inputs)
+    leaves = [x[1:2].clone().requires_grad_() for x in inputs]
+    out, lse = case.call(leaves, "cpu")
+    alone = [out, lse, *torch.autograd.grad((out, lse), leaves, [g[1:2] for g in upstream])]
+    assert all(torch.equal(a, b[1:2]) for a, b in zip(alone, together, strict=True))
