@@ -16,9 +16,11 @@ OUT ?= build/demo
 override VENV := $(abspath $(VENV))
 export VENV TORCH PYTHON JOBS OUT
 export PATH := $(VENV)/bin:$(PATH)
-# Builds in different folders share compiled files: paths are hashed relative to here.
+# Builds in different folders share compiled files: paths are hashed relative to here, and Python, which
+# runs one of the builds, does not change the locale of the compiler.
 export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
+export LC_ALL := C.UTF-8
 export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 
 .DEFAULT_GOAL := help

@@ -4,7 +4,7 @@
 #
 # `make demo`: sets the machine up, builds, and denoises a photograph and a volume.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 . tools/steps.sh
 
 venv=${VENV:-.venv}

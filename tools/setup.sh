@@ -141,6 +141,8 @@ setup_wheel() {
   fi
   mkdir -p build
   touch build/.wheel-begin
+  # The name that CMake would choose, instead of Python's own: a compiler cache goes by names.
+  export CXX=${CXX:-c++}
   "$python" -m pip install --disable-pip-version-check --no-build-isolation --no-deps --force-reinstall --verbose .
   touch -r build/.wheel-begin "$(record)"
 }

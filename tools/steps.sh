@@ -1,6 +1,7 @@
 # Copyright 2026 The nearfield authors.
 # SPDX-License-Identifier: Apache-2.0
 #
+# shellcheck shell=bash
 # Sourced by tools/demo.sh and tools/test.sh: runs commands as steps. A step prints one line when it
 # begins and one when it ends; what it says goes to build/log, whose tail is shown if it fails.
 mkdir -p build/log

@@ -5,7 +5,7 @@
 # Everything that must hold before a change lands: `make test`. With --full also what takes longer.
 # All steps run, whatever fails; the last lines say what did.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 . tools/steps.sh
 
 full=${1:-}
@@ -21,17 +21,19 @@ build() {
 }
 
 sanitized() {
-  build "$1" -DCMAKE_COMPILE_WARNING_AS_ERROR=$werror && ctest --preset "$1" -j "$jobs"
+  build "$1" -DCMAKE_COMPILE_WARNING_AS_ERROR="$werror" && ctest --preset "$1" -j "$jobs"
 }
 
-# Worker threads that wait without spinning: two test processes share the cores.
+# python_tests [PYTEST ARGUMENTS]. Worker threads wait without spinning: two processes share the cores.
 python_tests() {
-  OMP_WAIT_POLICY=PASSIVE NEARFIELD_TEST_FULL=${full:+1} "$venv/bin/python" -m pytest -q -n 2 "$@" tests/python
+  OMP_WAIT_POLICY=PASSIVE "$venv/bin/python" -m pytest -q -n 2 "$@" tests/python
 }
+long_python_tests() ( export NEARFIELD_TEST_FULL=1; python_tests )
 
-python_on_target() {
-  NEARFIELD_CPU_TARGET=$1 NEARFIELD_TEST_FULL= python_tests -k cpu
-}
+on_target() (
+  export NEARFIELD_CPU_TARGET=$1
+  ctest --preset release -j "$jobs" && python_tests -k cpu
+)
 
 # The NEON kernels compile. Highway's headers are reached through a folder of their own, since the rest
 # of the host's include directory is not the target's.
@@ -45,7 +47,7 @@ compile_neon() {
     ${ccache:-} aarch64-linux-gnu-g++ -std=c++20 -O1 -DNDEBUG -Iinclude -Isrc -isystem "$out/include" \
       -c "$file" -o "$out/$(basename "$file").o" || return
   done
-  echo "OK: $(ls src/cpu/*.cc | wc -l) files"
+  echo "OK: compiled"
 }
 have ccache && ccache=ccache
 
@@ -62,7 +64,7 @@ fi
 step "build: C++" build release &&
   step "C++ tests" ctest --preset release -j "$jobs"
 step "build: Python package" tools/setup.sh wheel &&
-  step "Python tests" python_tests
+  step "Python tests" ${full:+long_}python_tests
 step "C++ tests, asan and ubsan" sanitized asan
 step "install tests" tests/install/run.sh build/release
 if have nvcc; then
@@ -74,7 +76,7 @@ fi
 if [ -n "$full" ]; then
   step "C++ tests, tsan" sanitized tsan
   for target in avx2 sse4 scalar; do
-    step "Python tests on $target" python_on_target "$target"
+    step "tests on $target" on_target "$target"
   done
   step "wheel into an empty environment" tests/install/wheel.sh
   if have aarch64-linux-gnu-g++; then

@@ -38,7 +38,7 @@ struct Request {
   CausalType causal_type = CausalType::kNone;  // attention
   std::optional<double> scale;
   double dropout = 0.0;
-  bool lse_wanted = false, nondeterministic = false;
+  bool lse_wanted = false, nondeterministic = false, bias = false;
   Precision precision = Precision::kFull;
   // What of the global layout is present; both or neither. extents: of the global layout.
   std::vector<Index> global_extent, query_begin, key_begin;

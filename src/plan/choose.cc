@@ -49,7 +49,8 @@ Choice choose_uncached(std::span<const Backend* const> table, const Problem& p, 
   }
   std::string reasons;
   for (const Backend* b : table) {
-    const auto reason = refusal_of(*b, p, options, device);
+    if (b->device() != device) continue;
+    const auto reason = b->refusal(p, options);
     if (!reason) return {b, std::make_shared<const Plan>(b->plan(p, options))};
     reasons += (reasons.empty() ? "" : "; ") + std::string(b->name()) + ": " + *reason;
   }

@@ -259,6 +259,7 @@ Problem make_problem(const Request& r) {
   p.scale = r.scale;
   p.dropout = r.dropout;
   p.nondeterministic = r.nondeterministic;
+  p.bias = r.bias;
   p.precision = r.precision;
   p.lse = r.direction == Direction::kBackward ? r.grad_lse.present : r.lse_wanted;
   if (r.varlen && p.batch != 1)

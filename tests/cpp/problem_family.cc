@@ -73,7 +73,8 @@ void add_strides(Rng& rng, Problem& p) {
     const Role role = static_cast<Role>(r);
     const std::vector<Index> shape = shape_of(p, role);
     if (shape.empty() || !rng.chance(30) || (role == Role::kLse && !p.lse && p.direction == Direction::kForward)) continue;
-    const bool written = p.direction == Direction::kForward ? role >= Role::kOut : role >= Role::kGradQuery;
+    // What one of the two directions writes has memory of its own.
+    const bool written = role == Role::kOut || role == Role::kLse || role >= Role::kGradQuery;
     p.strides[static_cast<std::size_t>(r)] = random_strides(rng, shape, !written);
   }
 }

@@ -192,10 +192,12 @@ def test_fake_tensors_see_the_same_strides_as_real_ones(case):
     leaves = [x.requires_grad_() for x in inputs]
     real = case.call(leaves)
     real_gradients = torch.autograd.grad(real, leaves, case.upstream(leaves))
-    with FakeTensorMode() as mode:
-        fakes = [mode.from_tensor(x.detach()).requires_grad_() for x in inputs]
+    mode = FakeTensorMode()
+    fakes = [mode.from_tensor(x.detach()).requires_grad_() for x in inputs]
+    seeds = [mode.from_tensor(x) for x in case.upstream(inputs)]
+    with mode:
         out = case.call(fakes)
-        gradients = torch.autograd.grad(out, fakes, [mode.from_tensor(x) for x in case.upstream(inputs)])
+        gradients = torch.autograd.grad(out, fakes, seeds)
     for a, b in zip((*out, *gradients), (*real, *real_gradients), strict=True):
         assert a.shape == b.shape and a.dtype == b.dtype and a.stride() == b.stride()
 

@@ -28,6 +28,7 @@ count the same; a pixel's own weight is exp(0) = 1.
 """
 
 import math
+import operator
 
 import numpy as np
 import torch
@@ -41,7 +42,8 @@ def nonlocal_means(image, h, patch_size=7, window=21, dilation=1, attend=None, *
     image         array [H, W] or [Z, Y, X], with one more axis if `channel_axis` names it. float64 is
                   worked in float64, everything else in float32.
     h             filter strength in the unit of the pixels: patches that differ by h (root mean square)
-                  count 1/e. About the standard deviation of the noise is a good start.
+                  count 1/e. About the standard deviation of the noise is a good start. In float32 it
+                  should be above a thousandth of the range of the pixels, as the distances are rounded.
     patch_size    odd extent of a patch, one number or one per axis. Beyond the border the picture is
                   mirrored.
     window        extent of the window that a pixel is averaged over, one number or one per axis.
@@ -65,7 +67,9 @@ def nonlocal_means(image, h, patch_size=7, window=21, dilation=1, attend=None, *
         )
     patch = _per_axis("patch_size", patch_size, rank)
     if any(p < 1 or p % 2 == 0 for p in patch):
-        raise ValueError(f"[nonlocal_means] got patch_size={patch_size}, expected odd extents; patches have a centre")
+        raise ValueError(
+            f"[nonlocal_means] got patch_size={patch_size}, expected odd extents; a patch has a centre"
+        )
     if not (math.isfinite(h) and h > 0):
         raise ValueError(f"[nonlocal_means] got h={h}, expected a positive number in the unit of the pixels")
 
@@ -102,7 +106,8 @@ def patch_features(pixels, h, patch):
     patches = np.lib.stride_tricks.sliding_window_view(padded, patch, axis=tuple(range(len(patch))))
 
     key = np.zeros((*layout, features), dtype=pixels.dtype)
-    key[..., :samples] = patches.reshape(*layout, samples)
+    for row, row_of_patches in zip(key, patches, strict=True):  # a reshape copies: a row's worth is small
+        row[..., :samples] = row_of_patches.reshape(*layout[1:], samples)
     query = key.copy()
     query[..., samples] = 1.0
     key[..., samples] = np.einsum("...i,...i->...", query[..., :samples], query[..., :samples]) * -0.5
@@ -117,7 +122,7 @@ def default_attend(rank):
 
 
 def _per_axis(name, number, rank):
-    numbers = (number,) * rank if isinstance(number, int) else tuple(number)
+    numbers = (number,) * rank if np.ndim(number) == 0 else tuple(number)
     if len(numbers) != rank:
         raise ValueError(f"[nonlocal_means] got {name}={number}, expected one number or {rank}")
-    return numbers
+    return tuple(operator.index(n) for n in numbers)

@@ -1,0 +1,18 @@
+// Copyright 2026 The nearfield authors.
+// SPDX-License-Identifier: Apache-2.0
+//
+// torch's own intra-op threads as an Executor: torch.set_num_threads() rules, one pool, and a call from
+// inside a parallel region runs on its own thread.
+#pragma once
+
+#include "nearfield/executor.h"
+
+namespace nearfield::torch_ops {
+
+class TorchExecutor final : public Executor {
+ public:
+  int workers() const override;
+  void run(Index tasks, const std::function<void(Index, int)>& fn) override;
+};
+
+}  // namespace nearfield::torch_ops

@@ -1,0 +1,249 @@
+// Copyright 2026 The nearfield authors.
+// SPDX-License-Identifier: Apache-2.0
+//
+// Two operators, forward and backward: torch tensors -> Request -> Problem -> plan -> run. No arithmetic.
+// Built on PyTorch's stable ABI (torch >= 2.10); whatever is thrown here reaches Python as a ValueError
+// with its text.
+//
+//   axes     per axis: window, stride, dilation, causal; empty for attention
+//   grids    varlen neighborhoods: per sequence extents, windows, strides, dilations, causals
+//   ranges   per axis: extent of the global layout, first query and first key present; or empty
+//   tiles    empty, or three axes each of the query and key tile, forward and then backward; 0: not given
+//   backend  0: the best one; i: the i-th of nf_info's list
+//   function, causal_type, flags: nearfield/request.h, CallWords
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "executor.h"
+#include "nearfield/attention.h"
+
+namespace nearfield::torch_ops {
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using Ints = std::vector<int64_t>;
+
+std::string dtype_name(ScalarType t) {
+  switch (t) {
+    case ScalarType::Float: return "float32";
+    case ScalarType::Double: return "float64";
+    case ScalarType::BFloat16: return "bfloat16";
+    case ScalarType::Half: return "float16";
+    case ScalarType::Int: return "int32";
+    case ScalarType::Long: return "int64";
+    case ScalarType::Bool: return "bool";
+    case ScalarType::ComplexFloat: return "complex64";
+    case ScalarType::ComplexDouble: return "complex128";
+    default: return "a dtype that is not floating";
+  }
+}
+
+ScalarType scalar_type(DType t) {
+  switch (t) {
+    case DType::kFloat64: return ScalarType::Double;
+    case DType::kBFloat16: return ScalarType::BFloat16;
+    case DType::kFloat16: return ScalarType::Half;
+    default: return ScalarType::Float;
+  }
+}
+
+TensorInfo info_of(const Tensor& t) {
+  TensorInfo info;
+  info.present = true;
+  info.dtype = dtype_name(t.scalar_type());
+  info.device = t.is_cpu() ? "cpu" : t.is_cuda() ? "cuda:" + std::to_string(t.get_device_index()) : "a device that is not served";
+  const auto size = t.sizes(), stride = t.strides();
+  info.size.assign(size.begin(), size.end());
+  info.stride.assign(stride.begin(), stride.end());
+  return info;
+}
+
+TensorInfo info_of(const std::optional<Tensor>& t) { return t ? info_of(*t) : TensorInfo(); }
+
+// Borrows the tensor's memory; its shape has been checked.
+TensorView view_of(const Tensor& t, DType dtype) {
+  return TensorView(t.data_ptr(), dtype, t.sizes().data(), t.strides().data(), static_cast<int>(t.dim()));
+}
+
+// Cumulative lengths, read from a 1-D int32 or int64 tensor on the host.
+std::vector<Index> offsets_of(const std::string& op, const char* name, const Tensor& t) {
+  const ScalarType type = t.scalar_type();
+  const std::string got = "[" + op + "] got " + name;
+  if (type != ScalarType::Int && type != ScalarType::Long)
+    throw std::invalid_argument(got + " of dtype " + dtype_name(type) + ", expected int32 or int64");
+  if (t.dim() != 1) throw std::invalid_argument(got + " of rank " + std::to_string(t.dim()) + ", expected rank 1");
+  if (!t.is_cpu()) throw std::invalid_argument(got + " on another device than query, expected both on the CPU");
+  std::vector<Index> values;
+  for (int64_t i = 0; i < t.size(0); ++i)
+    values.push_back(type == ScalarType::Int ? static_cast<const int32_t*>(t.data_ptr())[i * t.stride(0)]
+                                             : static_cast<const int64_t*>(t.data_ptr())[i * t.stride(0)]);
+  return values;
+}
+
+// The arguments that both operators share.
+struct Arguments {
+  Tensor query, key, value;
+  std::optional<Tensor> additional_keys, additional_values, bias, seed, offsets_query, offsets_key;
+  Ints axes, grids, ranges, tiles;
+  std::optional<double> scale;
+  double dropout_p;
+  int64_t function, causal_type, backend, flags;
+};
+
+Request request_of(const Arguments& a) {
+  CallWords words;
+  words.function = a.function;
+  words.causal_type = a.causal_type;
+  words.flags = a.flags;
+  words.axes = a.axes;
+  words.ranges = a.ranges;
+  words.grids = a.grids;
+  words.varlen = a.offsets_query.has_value() || a.offsets_key.has_value() || !a.grids.empty();
+  Request r;
+  decode(words, r);
+  r.query = info_of(a.query);
+  r.key = info_of(a.key);
+  r.value = info_of(a.value);
+  r.additional_key = info_of(a.additional_keys);
+  r.additional_value = info_of(a.additional_values);
+  r.scale = a.scale;
+  r.dropout = a.dropout_p;
+  r.bias = a.bias.has_value();
+  r.lse_wanted = true;
+  if (a.offsets_query.has_value() != a.offsets_key.has_value())
+    throw std::invalid_argument("[" + r.op + "] got cumulative lengths of one side only, expected both or neither");
+  if (a.offsets_query) r.query_offsets = offsets_of(r.op, "cumulative_seqlen_Q", *a.offsets_query);
+  if (a.offsets_key) r.key_offsets = offsets_of(r.op, "cumulative_seqlen_KV", *a.offsets_key);
+  return r;
+}
+
+PlanOptions plan_options(const Arguments& a, const Request& r) {
+  PlanOptions options;
+  options.op = r.op;
+  const auto table = backends();
+  if (a.backend < 0 || a.backend > static_cast<int64_t>(table.size()))
+    throw std::invalid_argument("[" + r.op + "] got backend number " + std::to_string(a.backend) + ", expected 0 to " +
+                                std::to_string(table.size()));
+  if (a.backend > 0) options.backend = table[static_cast<std::size_t>(a.backend) - 1]->name();
+  if (!a.tiles.empty() && a.tiles.size() != 12)
+    throw std::invalid_argument("[" + r.op + "] got " + std::to_string(a.tiles.size()) + " tile numbers, expected none or 12");
+  const std::size_t first = r.direction == Direction::kForward ? 0 : 6;
+  const auto tile = [&](std::size_t at) -> std::optional<TileShape> {
+    if (a.tiles.empty() || a.tiles[at] == 0) return std::nullopt;
+    return TileShape{a.tiles[at], a.tiles[at + 1], a.tiles[at + 2]};
+  };
+  options.query_tile = tile(first);
+  options.key_tile = tile(first + 3);
+  return options;
+}
+
+// An output of the problem, uninitialised: run() writes every element.
+Tensor add_output(const Problem& p, Role role, const Tensor& like, Tensors& tensors) {
+  const std::vector<Index> shape = shape_of(p, role);
+  const DType dtype = dtype_of(p, role);
+  Tensor t = torch::stable::new_empty(like, shape, scalar_type(dtype));
+  tensors[role] = view_of(t, dtype);
+  return t;
+}
+
+void add_inputs(const Problem& p, const Arguments& a, Tensors& tensors) {
+  tensors[Role::kQuery] = view_of(a.query, p.dtype);
+  tensors[Role::kKey] = view_of(a.key, p.dtype);
+  tensors[Role::kValue] = view_of(a.value, p.dtype);
+  if (p.additional == 0) return;
+  tensors[Role::kAdditionalKey] = view_of(*a.additional_keys, p.dtype);
+  tensors[Role::kAdditionalValue] = view_of(*a.additional_values, p.dtype);
+}
+
+void run_on_host(const Problem& p, const Choice& choice, const Tensors& tensors, const Tensor& like) {
+  TorchExecutor executor;
+  const auto bytes = static_cast<int64_t>(choice.plan->workspace_bytes(executor.workers()));
+  const Tensor workspace = torch::stable::new_empty(like, Ints{bytes}, ScalarType::Byte);
+  run(p, choice, tensors, executor, static_cast<std::byte*>(workspace.data_ptr()));
+}
+
+std::tuple<Tensor, Tensor> forward(
+    Tensor query, Tensor key, Tensor value, std::optional<Tensor> additional_keys, std::optional<Tensor> additional_values,
+    std::optional<Tensor> bias, std::optional<Tensor> seed, std::optional<Tensor> offsets_query,
+    std::optional<Tensor> offsets_key, Ints axes, Ints grids, Ints ranges, Ints tiles, std::optional<double> scale,
+    double dropout_p, int64_t function, int64_t causal_type, int64_t backend, int64_t flags) {
+  const Arguments a{query, key, value, additional_keys, additional_values, bias, seed, offsets_query, offsets_key,
+                    axes, grids, ranges, tiles, scale, dropout_p, function, causal_type, backend, flags};
+  const Request r = request_of(a);
+  const Problem p = make_problem(r);
+  const Choice choice = make_plan(p, plan_options(a, r));
+  Tensors tensors;
+  add_inputs(p, a, tensors);
+  Tensor out = add_output(p, Role::kOut, query, tensors);
+  Tensor lse = add_output(p, Role::kLse, query, tensors);
+  run_on_host(p, choice, tensors, query);
+  return {out, lse};
+}
+
+// dQ, dK, dV; the gradients of the additional keys and values side by side, [B, S, Hkv, D + Dv]; that of
+// the bias. Those that are not there are of shape [0]: vmap wants a fixed number of tensors.
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(
+    Tensor grad_out, std::optional<Tensor> grad_lse, Tensor query, Tensor key, Tensor value, Tensor out, Tensor lse,
+    std::optional<Tensor> additional_keys, std::optional<Tensor> additional_values, std::optional<Tensor> bias,
+    std::optional<Tensor> seed, std::optional<Tensor> offsets_query, std::optional<Tensor> offsets_key, Ints axes, Ints grids,
+    Ints ranges, Ints tiles, std::optional<double> scale, double dropout_p, int64_t function, int64_t causal_type,
+    int64_t backend, int64_t flags) {
+  const Arguments a{query, key, value, additional_keys, additional_values, bias, seed, offsets_query, offsets_key,
+                    axes, grids, ranges, tiles, scale, dropout_p, function, causal_type, backend, flags};
+  Request r = request_of(a);
+  r.direction = Direction::kBackward;
+  r.out = info_of(out);
+  r.lse = info_of(lse);
+  r.grad_out = info_of(grad_out);
+  r.grad_lse = info_of(grad_lse);
+  const Problem p = make_problem(r);
+  const Choice choice = make_plan(p, plan_options(a, r));
+  Tensors tensors;
+  add_inputs(p, a, tensors);
+  tensors[Role::kOut] = view_of(out, p.dtype);
+  tensors[Role::kLse] = view_of(lse, lse_dtype(p.dtype));
+  tensors[Role::kGradOut] = view_of(grad_out, p.dtype);
+  if (grad_lse) tensors[Role::kGradLse] = view_of(*grad_lse, lse_dtype(p.dtype));
+  Tensor grad_query = add_output(p, Role::kGradQuery, query, tensors);
+  Tensor grad_key = add_output(p, Role::kGradKey, query, tensors);
+  Tensor grad_value = add_output(p, Role::kGradValue, query, tensors);
+  const Ints none{0};
+  Tensor grad_additional = torch::stable::new_empty(query, additional_keys ? Ints{p.batch, p.additional, p.kv_heads, p.head_dim + p.value_dim} : none);
+  if (p.additional > 0) {
+    const TensorView both = view_of(grad_additional, p.dtype);
+    TensorView keys = both, values = both;
+    keys.size[3] = p.head_dim;
+    values.size[3] = p.value_dim;
+    values.data = static_cast<std::byte*>(both.data) + p.head_dim * size_of(p.dtype);
+    tensors[Role::kGradAdditionalKey] = keys;
+    tensors[Role::kGradAdditionalValue] = values;
+  }
+  run_on_host(p, choice, tensors, query);
+  return {grad_query, grad_key, grad_value, grad_additional, torch::stable::new_empty(query, none)};
+}
+
+#define NF_SHARED_SCHEMA                                                                                       \
+  "Tensor? additional_keys, Tensor? additional_values, Tensor? bias, Tensor? seed, Tensor? offsets_query, "    \
+  "Tensor? offsets_key, int[] axes, SymInt[] grids, SymInt[] ranges, int[] tiles, float? scale, float dropout_p, " \
+  "int function, int causal_type, int backend, int flags"
+
+STABLE_TORCH_LIBRARY(NF_TORCH_NS, m) {
+  m.def("forward(Tensor query, Tensor key, Tensor value, " NF_SHARED_SCHEMA ") -> (Tensor out, Tensor lse)");
+  m.def("backward(Tensor grad_out, Tensor? grad_lse, Tensor query, Tensor key, Tensor value, Tensor out, Tensor lse, "
+        NF_SHARED_SCHEMA ") -> (Tensor grad_query, Tensor grad_key, Tensor grad_value, Tensor grad_additional, Tensor grad_bias)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(NF_TORCH_NS, CPU, m) {
+  m.impl("forward", TORCH_BOX(&forward));
+  m.impl("backward", TORCH_BOX(&backward));
+}
+
+}  // namespace
+}  // namespace nearfield::torch_ops

@@ -1,0 +1,113 @@
+# Copyright 2026 The nearfield authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Python types of the arguments, which the dispatcher would hide; values are checked in C++."""
+
+from __future__ import annotations
+
+import numbers
+
+import torch
+
+from . import _ops
+
+_TILE_HINT = "one whole number per axis"
+
+
+def check_tensor(op: str, name: str, tensor, optional: bool = False) -> None:
+    if tensor is None and optional:
+        return
+    if not isinstance(tensor, torch.Tensor):
+        raise TypeError(f"[{op}] got {name} of type {type(tensor).__name__}, expected a torch.Tensor")
+    if tensor.layout != torch.strided or tensor.is_nested:
+        kind = "nested" if tensor.is_nested else "sparse"
+        raise NotImplementedError(
+            f"[{op}] got a {kind} tensor as {name}, expected a dense one; convert it with .to_dense() or pad it"
+        )
+
+
+def is_int(x) -> bool:
+    return isinstance(x, (int, torch.SymInt)) and not isinstance(x, bool)
+
+
+def per_axis(op: str, name: str, value, rank: int, kind: type) -> tuple:
+    """A scalar for every axis, or a tuple or list with one entry per axis."""
+    right = is_int if kind is int else lambda x: isinstance(x, bool)
+    word = "int" if kind is int else "bool"
+    if right(value):
+        return (value,) * rank
+    if not isinstance(value, (tuple, list)):
+        raise TypeError(f"[{op}] got {name} of type {type(value).__name__}, expected {word} or a tuple of {rank}")
+    if len(value) != rank:
+        raise ValueError(
+            f"[{op}] got {name} of length {len(value)}, expected {rank}; give one number, or one per axis"
+        )
+    for x in value:
+        if not right(x):
+            raise TypeError(f"[{op}] got {name} with an entry of type {type(x).__name__}, expected {word}")
+    return tuple(value)
+
+
+def check_bool(op: str, name: str, value) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"[{op}] got {name} of type {type(value).__name__}, expected bool")
+    return value
+
+
+def number(op: str, name: str, value, optional: bool = False) -> float | None:
+    if value is None and optional:
+        return None
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"[{op}] got {name} of type {type(value).__name__}, expected a number")
+    return float(value)
+
+
+def backend_number(op: str, backend) -> int:
+    if backend is None:
+        return 0
+    if not isinstance(backend, str):
+        raise TypeError(f"[{op}] got backend of type {type(backend).__name__}, expected str or None")
+    if backend not in _ops.BACKENDS:
+        raise ValueError(
+            f"[{op}] got backend {backend!r}, expected one of {', '.join(_ops.BACKENDS)}; None takes the best one"
+        )
+    return _ops.BACKENDS[backend]
+
+
+def tile(op: str, name: str, shape, rank: int) -> tuple[int, int, int]:
+    """A tile shape as three axes; zeros where none is given."""
+    if shape is None:
+        return (0, 0, 0)
+    if not isinstance(shape, (tuple, list)) or not all(is_int(n) for n in shape):
+        raise TypeError(f"[{op}] got {name} {shape!r}, expected a tuple of {rank} ints")
+    if len(shape) != rank or any(n < 1 for n in shape):
+        raise ValueError(f"[{op}] got {name} {tuple(shape)}, expected {rank} numbers from 1 on; {_TILE_HINT}")
+    return (1,) * (3 - rank) + tuple(shape)
+
+
+def check_hints(op: str, backward_kv_splits, run_persistent_kernel, kernel_schedule, **flags) -> None:
+    """Performance arguments that this machine's backends have no use for: checked for form only."""
+    if backward_kv_splits is not None:
+        splits = backward_kv_splits if isinstance(backward_kv_splits, (tuple, list)) else (backward_kv_splits,)
+        if not all(is_int(n) and n >= 1 for n in splits):
+            raise ValueError(f"[{op}] got backward_kv_splits {backward_kv_splits!r}, expected ints from 1 on or None")
+    if kernel_schedule is not None and not isinstance(kernel_schedule, str):
+        raise TypeError(
+            f"[{op}] got kernel_schedule of type {type(kernel_schedule).__name__}, expected str or None"
+        )
+    check_bool(op, "run_persistent_kernel", run_persistent_kernel)
+    for name, value in flags.items():
+        check_bool(op, name, value)
+
+
+def autocast(query, *tensors):
+    """float32 and 16-bit tensors in autocast's dtype where that is on for their device, as SDPA's would be."""
+    device = query.device.type
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return query, *tensors
+    dtype = torch.get_autocast_dtype(device)
+
+    def cast(t):
+        eligible = t is not None and t.is_floating_point() and t.dtype != torch.float64
+        return t.to(dtype) if eligible else t
+
+    return tuple(cast(t) for t in (query, *tensors))

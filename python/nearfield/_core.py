@@ -1,0 +1,130 @@
+# Copyright 2026 The nearfield authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The core library for Python: geometry, plans and checks (include/nearfield/c.h), by ctypes.
+
+Text and integers go in, JSON comes out; errors become ValueError with the core's message. Nothing here
+needs torch, and nothing computes geometry: that is done once, in C++.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import json
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+
+_DTYPES = {"float32": 0, "float64": 1, "bfloat16": 2, "float16": 3}
+_DEVICES = {"cpu": 0, "cuda": 1, "meta": 2}
+FUNCTIONS = (
+    "na1d",
+    "na2d",
+    "na3d",
+    "attention",
+    "multi_dimensional_attention",
+    "spatio_temporal_attention",
+    "multi_dimensional_attention_varlen",
+)
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    path = Path(__file__).parent / "libnearfield.so"
+    if not path.exists():
+        raise ImportError(f"nearfield: {path.name} is missing beside {__file__}; install the package, `pip install .`")
+    lib = ctypes.CDLL(str(path))
+    words = ctypes.POINTER(ctypes.c_int64)
+    for name, arguments in {
+        "nf_info": [],
+        "nf_problem": [ctypes.c_char_p],
+        "nf_explain": [ctypes.c_char_p, ctypes.c_int],
+        "nf_intervals": [ctypes.c_char_p, ctypes.c_int64, ctypes.c_int],
+        "nf_needed_keys": [ctypes.c_char_p, words, ctypes.c_int],
+        "nf_check": [words, ctypes.c_int64],
+    }.items():
+        function = getattr(lib, name)
+        function.argtypes = arguments
+        function.restype = ctypes.c_void_p  # not c_char_p: the pointer must be given back
+    lib.nf_free.argtypes = [ctypes.c_void_p]
+    lib.nf_free.restype = None
+    return lib
+
+
+def _call(name: str, *arguments):
+    lib = _library()
+    pointer = getattr(lib, name)(*arguments)
+    if not pointer:
+        raise MemoryError(f"nearfield: {name} ran out of memory")
+    try:
+        answer = json.loads(ctypes.string_at(pointer))
+    finally:
+        lib.nf_free(pointer)
+    if "error" in answer:
+        raise ValueError(answer["error"])
+    return answer["ok"]
+
+
+def _text(text: str) -> bytes:
+    if not isinstance(text, str):
+        raise TypeError(f"[problem string] got {type(text).__name__}, expected str")
+    return text.replace("\0", "?").encode("utf-8", "replace")
+
+
+def _words(numbers: Sequence[int]):
+    return (ctypes.c_int64 * len(numbers))(*numbers)
+
+
+@functools.cache
+def info() -> dict:
+    """Version, backends (fastest first), the CPU target in use and those that this machine has."""
+    return _call("nf_info")
+
+
+def problem(text: str) -> dict:
+    """The canonical form of a problem string, with rank, sequences, pairs, flops and sparsity."""
+    return _call("nf_problem", _text(text))
+
+
+def explain(call: str, device: str = "cpu") -> str:
+    """Every backend for `PROBLEM[@BACKEND[,qTILE[,kvTILE]]]`: its plan, or its reason to refuse."""
+    if device not in ("cpu", "cuda"):
+        raise ValueError(f"[explain] got device {device!r}, expected 'cpu' or 'cuda'")
+    return _call("nf_explain", _text(call), _DEVICES[device])
+
+
+def intervals(problem: str, sequence: int, axis: int) -> dict:
+    """The keys that the queries of an axis see: `dilation`, and lists `begin` and `end`, in tokens.
+
+    Query i (of those present) sees begin[i], begin[i] + dilation, ... below end[i].
+    """
+    return _call("nf_intervals", _text(problem), sequence, axis)
+
+
+def needed_keys(problem: str, shard: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The keys of the global layout that a shard of queries needs, as (begin, end) per axis."""
+    flat = [number for pair in shard for number in pair]
+    return [tuple(pair) for pair in _call("nf_needed_keys", _text(problem), _words(flat), len(flat))]
+
+
+def _bits(x: float) -> int:
+    return struct.unpack("<q", struct.pack("<d", x))[0]
+
+
+def check(tensors, scale, dropout_p, function, causal_type, flags, axes, ranges, grids) -> str:
+    """Raises what the operator would raise for these shapes, else returns the problem string.
+
+    tensors: query, key, value, additional keys and additional values, each None or
+    (dtype name, device type, device index, sizes).
+    """
+    words: list[int] = []
+    for tensor in tensors:
+        if tensor is None:
+            words += [0, 0, 0, 0, 0]
+            continue
+        dtype, device, index, sizes = tensor
+        words += [1, _DTYPES.get(dtype, 4), _DEVICES.get(device, 3), index, len(sizes), *sizes]
+    words += [int(scale is not None), _bits(scale or 0.0), _bits(dropout_p), function, causal_type, flags]
+    for numbers in (axes, ranges, grids):
+        words += [len(numbers), *numbers]
+    return _call("nf_check", _words(words), len(words))

@@ -1,0 +1,238 @@
+# Copyright 2026 The nearfield authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The two operators, `forward` and `backward`, and what torch must know about them.
+
+All Python code reaches the operators through this module. The C++ side (bindings/torch/ops.cc) checks
+every call; the fake implementations here compute shapes, and run the same checks where all sizes are
+plain integers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch.utils.flop_counter import register_flop_formula
+
+from . import _core
+
+_NAMESPACE = "nearfield"
+torch.ops.load_library(str(Path(__file__).parent / "libnearfield_torch.so"))
+forward = torch.ops.nearfield.forward
+backward = torch.ops.nearfield.backward
+
+BACKENDS = {name: i + 1 for i, name in enumerate(_core.info()["backends"])}
+
+
+class Config(NamedTuple):
+    """The arguments of a call besides q, k, v and the additional keys and values, in the schema's order."""
+
+    bias: torch.Tensor | None = None
+    seed: torch.Tensor | None = None
+    offsets_query: torch.Tensor | None = None
+    offsets_key: torch.Tensor | None = None
+    axes: tuple[int, ...] = ()  # window, stride, dilation, causal of each axis
+    grids: tuple[int, ...] = ()
+    ranges: tuple[int, ...] = ()
+    tiles: tuple[int, ...] = ()
+    scale: float | None = None
+    dropout_p: float = 0.0
+    function: int = 0  # index into _core.FUNCTIONS
+    causal_type: int = 0  # 0 none, 1 top-left, 2 bottom-right, 3 don't care
+    backend: int = 0  # 0 automatic, else BACKENDS
+    flags: int = 0
+
+    @property
+    def op(self) -> str:
+        return _core.FUNCTIONS[self.function]
+
+    @property
+    def varlen(self) -> bool:
+        return self.offsets_query is not None or len(self.grids) > 0
+
+
+def lse_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _described(tensor):
+    if tensor is None:
+        return None
+    device = tensor.device
+    return str(tensor.dtype).removeprefix("torch."), device.type, device.index or 0, tuple(tensor.shape)
+
+
+def problem_string(query, key, value, additional_keys, additional_values, config: Config) -> str:
+    """The canonical name of a call without cumulative offsets, from shapes alone; raises as the operator."""
+    return _core.check(
+        [_described(t) for t in (query, key, value, additional_keys, additional_values)],
+        config.scale,
+        config.dropout_p,
+        config.function,
+        config.causal_type,
+        config.flags,
+        config.axes,
+        config.ranges,
+        config.grids,
+    )
+
+
+def _all_plain(tensors, config: Config) -> bool:
+    sizes = [n for t in tensors if t is not None for n in t.shape]
+    return all(type(n) is int for n in (*sizes, *config.grids, *config.ranges))
+
+
+@torch.library.register_fake(f"{_NAMESPACE}::forward")
+def _forward_fake(query, key, value, additional_keys, additional_values, *config):
+    config = Config(*config)
+    tensors = (query, key, value, additional_keys, additional_values)
+    if config.offsets_query is None and _all_plain(tensors, config):
+        problem_string(*tensors, config)
+    out = query.new_empty((*query.shape[:-1], value.shape[-1]))
+    return out, query.new_empty(query.shape[:-1], dtype=lse_dtype(query.dtype))
+
+
+@torch.library.register_fake(f"{_NAMESPACE}::backward")
+def _backward_fake(grad_out, grad_lse, query, key, value, out, lse, additional_keys, additional_values, *config):
+    additional = (0,)
+    if additional_keys is not None:
+        additional = (*additional_keys.shape[:-1], additional_keys.shape[-1] + additional_values.shape[-1])
+    shapes = (query.shape, key.shape, value.shape, additional, (0,))
+    return tuple(query.new_empty(shape) for shape in shapes)
+
+
+# ---- autograd, for compiled and exported graphs (eager code takes the paths in _autograd.py)
+
+
+def _setup_context(ctx, inputs, output):
+    query, key, value, additional_keys, additional_values, *config = inputs
+    config = Config(*config)
+    ctx.config = config._replace(bias=None, seed=None, offsets_query=None, offsets_key=None)
+    ctx.save_for_backward(query, key, value, additional_keys, additional_values, *output, *config[:4])
+    ctx.set_materialize_grads(False)
+
+
+def call_backward(saved, config: Config, grad_out, grad_lse, op=None):
+    """Gradients of (q, k, v, additional k, additional v) from the tensors that forward saved."""
+    query, key, value, additional_keys, additional_values, out, lse = saved
+    if grad_out is None:
+        grad_out = torch.zeros_like(out)
+    *gradients, additional, _ = (op or backward)(
+        grad_out, grad_lse, query, key, value, out, lse, additional_keys, additional_values, *config
+    )
+    if additional_keys is None:
+        return *gradients, None, None
+    return *gradients, *additional.split((additional_keys.shape[-1], additional_values.shape[-1]), dim=-1)
+
+
+def _backward(ctx, grad_out, grad_lse):
+    saved = ctx.saved_tensors
+    config = Config(*saved[7:], *ctx.config[4:])
+    return *call_backward(saved[:7], config, grad_out, grad_lse), *([None] * len(config))
+
+
+torch.library.register_autograd(f"{_NAMESPACE}::forward", _backward, setup_context=_setup_context)
+
+
+def refuse_double_backward(op: str):
+    raise NotImplementedError(
+        f"[{op}] got a second differentiation, expected first derivatives only; the backward pass of nearfield "
+        "is not differentiable (drop create_graph=True, or use torch.func.jvp of the forward pass)"
+    )
+
+
+def _backward_setup_context(ctx, inputs, output):
+    ctx.op = Config(*inputs[9:]).op
+
+
+def _double_backward(ctx, *gradients):
+    refuse_double_backward(ctx.op)
+
+
+torch.library.register_autograd(
+    f"{_NAMESPACE}::backward", _double_backward, setup_context=_backward_setup_context
+)
+
+
+# ---- vmap: the mapped axis is folded into the batch
+
+
+def fold(tensors, in_dims, size: int):
+    """Each tensor with its mapped axis, or `size` copies of it, merged into the batch axis."""
+    folded = []
+    for tensor, dim in zip(tensors, in_dims, strict=True):
+        if tensor is None:
+            folded.append(None)
+            continue
+        tensor = tensor.movedim(dim, 0) if dim is not None else tensor.unsqueeze(0).expand(size, *tensor.shape)
+        folded.append(tensor.flatten(0, 1))
+    return folded
+
+
+def unfold(tensor, size: int):
+    return tensor.unflatten(0, (size, tensor.shape[0] // size))
+
+
+def _one_by_one(op, size, tensors, in_dims, config):
+    """For packed sequences, whose batch must be 1."""
+    results = []
+    for i in range(size):
+        own = [
+            t if t is None or d is None else t.select(d, i) for t, d in zip(tensors, in_dims, strict=True)
+        ]
+        results.append(op(*own, *config))
+    return results
+
+
+def _no_mapped_config(op: str, dims) -> None:
+    if any(dim is not None for dim in dims):
+        raise ValueError(f"[{op}] got vmap over an offset, seed or bias tensor, expected it over q, k and v only")
+
+
+@torch.library.register_vmap(f"{_NAMESPACE}::forward")
+def _forward_vmap(info, in_dims, *args):
+    tensors, config = args[:5], Config(*args[5:])
+    _no_mapped_config(config.op, in_dims[5:9])
+    size = info.batch_size
+    if config.varlen:
+        results = _one_by_one(forward, size, tensors, in_dims[:5], config)
+        return tuple(torch.stack(parts) for parts in zip(*results, strict=True)), (0, 0)
+    out, lse = forward(*fold(tensors, in_dims[:5], size), *config)
+    return (unfold(out, size), unfold(lse, size)), (0, 0)
+
+
+@torch.library.register_vmap(f"{_NAMESPACE}::backward")
+def _backward_vmap(info, in_dims, *args):
+    tensors, config = args[:9], Config(*args[9:])
+    _no_mapped_config(config.op, in_dims[9:13])
+    size = info.batch_size
+    if config.varlen:
+        results = _one_by_one(backward, size, tensors, in_dims[:9], config)
+        gradients = tuple(torch.stack(parts) for parts in zip(*results, strict=True))
+    else:
+        gradients = tuple(unfold(g, size) for g in backward(*fold(tensors, in_dims[:9], size), *config))
+    return gradients, (0,) * len(gradients)
+
+
+# ---- torch.utils.flop_counter: useful work, counted by the geometry
+
+
+def _flops(config, *shapes) -> int:
+    tensors = [None if s is None else ("float32", "cpu", 0, tuple(s)) for s in shapes]
+    if config.offsets_query is not None:
+        return 0  # lengths are data: the counter sees shapes only
+    text = _core.check(
+        tensors, None, 0.0, config.function, config.causal_type, 0, config.axes, config.ranges, config.grids
+    )
+    return int(_core.problem(text)["flops"])
+
+
+@register_flop_formula(forward)
+def _forward_flops(q, k, v, ak, av, *config, out_shape=None, **kwargs):
+    return _flops(Config(*config), q, k, v, ak, av)
+
+
+@register_flop_formula(backward)
+def _backward_flops(do, dlse, q, k, v, out, lse, ak, av, *config, out_shape=None, **kwargs):
+    return int(2.5 * _flops(Config(*config), q, k, v, ak, av))

@@ -1,0 +1,105 @@
+# Copyright 2026 The nearfield authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The command `nearfield`: one subcommand per tool.
+
+A tool is a module with a function that takes the parsed arguments and raises CommandError for whatever
+the user got wrong. Its arguments are declared here and its module is imported when it is called, so that
+`nearfield --help` needs none of the packages that only one tool uses.
+"""
+
+import argparse
+import sys
+
+from nearfield.tools import CommandError
+
+# Packages of the extra `demo`, by the name they are imported under.
+kDemoPackages = {"matplotlib", "nibabel", "numpy", "PIL", "rich", "scipy", "skimage"}
+
+
+def main(argv=None):
+    """Runs `nearfield` with the words of `argv` (the process's own by default); returns the exit status."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    try:
+        args.run(args)
+    except CommandError as error:
+        print(f"nearfield {args.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"nearfield {args.command}: stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser():
+    parser = argparse.ArgumentParser(prog="nearfield", description="Neighborhood attention: tools.")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _add_demo(commands)
+    return parser
+
+
+def _add_demo(commands):
+    parser = commands.add_parser(
+        "demo",
+        help="denoise a picture and a volume by attention",
+        description="Denoises photographs (na2d) and an MRI volume (na3d) by non-local means written as "
+        "neighborhood attention, prints PSNR and time next to scikit-image and to dense attention, and "
+        "writes pictures to look at.",
+    )
+    parser.add_argument("--image", metavar="FILE", help="denoise this picture instead of those of the demo")
+    parser.add_argument(
+        "--out", metavar="DIR", default="demo-out", help="folder for the PNGs (default: ./%(default)s)"
+    )
+    noise = parser.add_mutually_exclusive_group()
+    noise.add_argument(
+        "--sigma",
+        type=_sigma,
+        metavar="S",
+        help="standard deviation of the Gaussian noise to add, where the brightest pixel is 1 "
+        "(default: 0.1 for pictures, 0.05 for the volume)",
+    )
+    noise.add_argument(
+        "--no-noise",
+        action="store_true",
+        help="with --image: denoise the picture as it is, with the noise estimated from it",
+    )
+    parser.add_argument(
+        "--seed", type=_whole_number, default=0, metavar="N", help="of the noise (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--max-side",
+        type=_whole_number,
+        default=1024,
+        metavar="N",
+        help="shrink the --image until no side is longer than N pixels; 0 keeps it (default: %(default)s)",
+    )
+    parser.add_argument("--overview", metavar="FILE", help="also write one small PNG with every input")
+    parser.set_defaults(run=_demo)
+
+
+def _demo(args):
+    if args.no_noise and not args.image:
+        raise CommandError("--no-noise needs the picture that it is about: add --image FILE")
+    try:
+        from nearfield.tools import demo
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in kDemoPackages:
+            raise
+        raise CommandError(f"needs the package {error.name}; try: pip install 'nearfield[demo]'") from error
+    demo.main(args)
+
+
+def _whole_number(text):
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number, 0 or more")
+    return int(text)
+
+
+def _sigma(text):
+    try:
+        sigma = float(text)
+    except ValueError:
+        sigma = -1.0
+    if not 0.001 <= sigma <= 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number from 0.001 to 1")
+    return sigma

@@ -1,0 +1,74 @@
+// Copyright 2026 The nearfield authors.
+// SPDX-License-Identifier: Apache-2.0
+//
+// The one harness: a problem string is run, forward and backward, by a backend on random data and
+// compared with the oracle. Whatever can go wrong besides the numbers is looked at in the same run:
+//
+//   outputs are full of NaN before, and their guards and gaps untouched after
+//   inputs have the same bits after as before
+//   the workspace has exactly the bytes that the plan asks for, is full of NaN and misaligned
+//   nothing is finite by luck: an expected -inf is -inf, a query that sees nothing gives exactly 0
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <string>
+
+#include "memory.h"
+#include "nearfield/attention.h"
+#include "softmax_oracle.h"
+
+namespace nearfield::testing {
+
+// Runs tasks on one thread, in a random order, each as a random worker: what no executor may depend on.
+class ShuffledExecutor final : public Executor {
+ public:
+  ShuffledExecutor(int workers, std::uint64_t seed) : workers_(workers), rng_(seed) {}
+  int workers() const override { return workers_; }
+  void run(Index tasks, const std::function<void(Index, int)>& fn) override;
+
+ private:
+  int workers_;
+  Rng rng_;
+};
+
+// The backends that this process tests: all of them, or only `cpu` when a SIMD target is forced.
+std::vector<std::string> backends_under_test();
+
+// What a run wrote, by role.
+using Outputs = std::map<Role, Memory>;
+
+class Case {
+ public:
+  // A string of either direction: both are run. Strides of the other direction's tensors are dense.
+  explicit Case(const std::string& text, double spread = 1.0);
+
+  const Problem& problem() const { return problem_; }
+  Problem direction(Direction d) const;
+  Memory& input(Role r) { return inputs_[static_cast<std::size_t>(r)]; }
+  const Answer& answer();  // of the inputs at the time of the first call
+
+  // Runs one direction; records a failure if anything but the numbers is wrong.
+  Outputs run(Direction d, const std::string& backend, Executor& executor);
+  Outputs run(Direction d, const std::string& backend);
+  // Whether every number is within its tolerance. Where numbers that are not finite come in, anything goes.
+  ::testing::AssertionResult agrees(const Outputs& outputs, const std::string& backend);
+
+ private:
+  Problem problem_;
+  std::array<Memory, kRoles> inputs_;  // of both directions; o and lse are the oracle's, rounded
+  Answer answer_;
+  bool solved_ = false;
+};
+
+// Both directions on every backend.
+void expect_conforms(const std::string& text);
+void expect_conforms(Case& c);
+
+// Largest error over tolerance that was met, per backend and role, for the record.
+std::string worst_ratios();
+
+bool same_bits(const Outputs& a, const Outputs& b);
+
+}  // namespace nearfield::testing

@@ -1,0 +1,297 @@
+// Copyright 2026 The nearfield authors.
+// SPDX-License-Identifier: Apache-2.0
+#include "softmax_oracle.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "axis_oracle.h"
+
+namespace nearfield::testing {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+double unit_roundoff(DType t) {
+  switch (t) {
+    case DType::kFloat32: return 0x1p-24;
+    case DType::kFloat64: return 0x1p-53;
+    case DType::kBFloat16: return 0x1p-8;
+    case DType::kFloat16: return 0x1p-11;
+  }
+  return 0;
+}
+
+double eps_of_arithmetic(DType t) { return t == DType::kFloat64 ? 0x1p-52 : 0x1p-23; }
+
+bool is_backward(Role r) { return r >= Role::kGradOut; }
+
+// One sequence: its tokens present, and who sees whom.
+struct Tokens {
+  Index first_query = 0, first_key = 0;  // in the packed tensor
+  std::vector<std::array<Index, kMaxRank>> queries, keys;  // global coordinates
+  std::vector<oracle::Axis> axes;
+
+  bool sees(std::size_t q, std::size_t k) const {
+    for (std::size_t a = 0; a < axes.size(); ++a)
+      if (!oracle::sees(axes[a], queries[q][a], keys[k][a])) return false;
+    return true;
+  }
+};
+
+std::vector<std::array<Index, kMaxRank>> tokens_of(const std::array<Index, kMaxRank>& extent, const std::optional<Box>& range, int rank) {
+  std::vector<std::array<Index, kMaxRank>> all{{0, 0, 0}};
+  for (int a = 0; a < rank; ++a) {
+    std::vector<std::array<Index, kMaxRank>> longer;
+    const Interval r = range ? range->axis[a] : Interval{0, extent[static_cast<std::size_t>(a)]};
+    for (const auto& token : all)
+      for (Index i = r.begin; i < r.end; ++i) {
+        longer.push_back(token);
+        longer.back()[static_cast<std::size_t>(a)] = i;
+      }
+    all = std::move(longer);
+  }
+  return all;
+}
+
+std::vector<Tokens> sequences_of(const Problem& p) {
+  std::vector<Tokens> list;
+  Index first_query = 0, first_key = 0;
+  for (const Layout& l : p.layouts) {
+    Tokens t;
+    t.first_query = first_query;
+    t.first_key = first_key;
+    t.queries = tokens_of(l.query_extent, p.query_range, p.rank);
+    t.keys = tokens_of(l.extent, p.key_range, p.rank);
+    first_query += static_cast<Index>(t.queries.size());
+    first_key += static_cast<Index>(t.keys.size());
+    for (std::size_t a = 0; a < static_cast<std::size_t>(p.rank); ++a) {
+      oracle::Axis axis{l.causal[a] ? oracle::Kind::kWindowCausal : oracle::Kind::kWindow, l.query_extent[a], l.extent[a],
+                        l.window[a], l.stride[a], l.dilation[a]};
+      if (p.operation == Operation::kAttention)
+        axis.kind = p.causal_type == CausalType::kNone      ? oracle::Kind::kDense
+                    : p.causal_type == CausalType::kTopLeft ? oracle::Kind::kTopLeft
+                                                            : oracle::Kind::kBottomRight;
+      t.axes.push_back(axis);
+    }
+    list.push_back(std::move(t));
+  }
+  return list;
+}
+
+// Sums that become one output element, with the bound of their rounding.
+template <class T>
+struct Accumulators {
+  std::vector<T> sum;
+  std::vector<double> weighted, terms, out_terms;
+  std::vector<Index> summands;
+
+  explicit Accumulators(std::size_t n) : sum(n), weighted(n), terms(n), out_terms(n), summands(n) {}
+  void add(std::size_t i, T x, double size, double c, double from_out = 0) {
+    sum[i] += x;
+    terms[i] += size;
+    weighted[i] += c * size;
+    out_terms[i] += from_out;
+    ++summands[i];
+  }
+};
+
+std::size_t product(const std::vector<Index>& shape) {
+  std::size_t n = shape.empty() ? 0 : 1;
+  for (const Index s : shape) n *= static_cast<std::size_t>(s);
+  return n;
+}
+
+template <class T>
+class Solver {
+ public:
+  Solver(const Problem& p, const RoleValues& in, bool backward) : p_(p), in_(in), backward_(backward) {
+    p_.direction = backward ? Direction::kBackward : Direction::kForward;
+    p_.lse = true;
+    heads_ = static_cast<std::size_t>(p.heads);
+    kv_heads_ = static_cast<std::size_t>(p.kv_heads);
+    depth_ = static_cast<std::size_t>(p.head_dim);
+    width_ = static_cast<std::size_t>(p.value_dim);
+    for (int r = 0; r < kRoles; ++r) sums_.emplace_back(backward || !is_backward(static_cast<Role>(r)) ? product(shape_for(p_, static_cast<Role>(r))) : 0);
+    queries_ = kept(Role::kLse) / std::max<std::size_t>(static_cast<std::size_t>(p.batch) * heads_, 1);
+    keys_ = product(shape_for(p_, Role::kKey)) / std::max<std::size_t>(static_cast<std::size_t>(p.batch) * kv_heads_ * depth_, 1);
+  }
+
+  Answer run() {
+    std::fill(of(Role::kLse).sum.begin(), of(Role::kLse).sum.end(), -std::numeric_limits<T>::infinity());  // also of tails
+    for (const Tokens& tokens : sequences_of(p_)) {
+      std::vector<std::vector<std::size_t>> visible(tokens.queries.size());
+      for (std::size_t q = 0; q < tokens.queries.size(); ++q)
+        for (std::size_t k = 0; k < tokens.keys.size(); ++k)
+          if (tokens.sees(q, k)) visible[q].push_back(static_cast<std::size_t>(tokens.first_key) + k);
+      for (std::size_t b = 0; b < static_cast<std::size_t>(p_.batch); ++b)
+        for (std::size_t q = 0; q < tokens.queries.size(); ++q)
+          for (std::size_t h = 0; h < heads_; ++h) one_query(b, static_cast<std::size_t>(tokens.first_query) + q, h, visible[q]);
+    }
+    return answer();
+  }
+
+ private:
+  Accumulators<T>& of(Role r) { return sums_[static_cast<std::size_t>(r)]; }
+  std::size_t kept(Role r) const { return sums_[static_cast<std::size_t>(r)].sum.size(); }
+  const std::vector<double>& in(Role r) const { return in_[static_cast<std::size_t>(r)]; }
+
+  struct Key {  // where its rows are, among the keys or the additional keys
+    Role key, value, grad_key, grad_value;
+    std::size_t k, v;
+  };
+
+  void one_query(std::size_t b, std::size_t q, std::size_t h, const std::vector<std::size_t>& visible) {
+    const std::size_t kv = h / (heads_ / kv_heads_), row = (b * queries_ + q) * heads_ + h;
+    std::vector<Key> keys;
+    for (const std::size_t j : visible) {
+      const std::size_t at = (b * keys_ + j) * kv_heads_ + kv;
+      keys.push_back({Role::kKey, Role::kValue, Role::kGradKey, Role::kGradValue, at * depth_, at * width_});
+    }
+    for (std::size_t j = 0; j < static_cast<std::size_t>(p_.additional); ++j) {
+      const std::size_t at = (b * static_cast<std::size_t>(p_.additional) + j) * kv_heads_ + kv;
+      keys.push_back({Role::kAdditionalKey, Role::kAdditionalValue, Role::kGradAdditionalKey, Role::kGradAdditionalValue,
+                      at * depth_, at * width_});
+    }
+    if (keys.empty()) return;  // out 0, lse -inf, zero gradients
+
+    const T scale = p_.scale ? static_cast<T>(*p_.scale) : T{1} / std::sqrt(static_cast<T>(p_.head_dim));
+    std::vector<T> weight(keys.size());
+    T largest = -std::numeric_limits<T>::infinity(), total = 0;
+    double magnitude = 0;  // of the scores' own terms
+    for (std::size_t j = 0; j < keys.size(); ++j) {
+      T dot = 0, size = 0;
+      for (std::size_t c = 0; c < depth_; ++c) {
+        const T x = static_cast<T>(in(Role::kQuery)[row * depth_ + c]) * static_cast<T>(in(keys[j].key)[keys[j].k + c]);
+        dot += x;
+        size += std::abs(x);
+      }
+      weight[j] = scale * dot;
+      largest = std::max(largest, weight[j]);
+      magnitude = std::max(magnitude, static_cast<double>(std::abs(scale) * size));
+    }
+    for (T& w : weight) total += w = std::exp(w - largest);
+    for (T& w : weight) w /= total;
+    const T lse = largest + std::log(total);
+    of(Role::kLse).sum[row] = lse;
+    // Rounding the terms of a score moves it by some eps of their sum, and P relatively by as much.
+    const double c = 4 + std::log2(static_cast<double>(keys.size())) + magnitude;
+    of(Role::kLse).terms[row] = magnitude;
+
+    for (std::size_t j = 0; j < keys.size(); ++j)
+      for (std::size_t i = 0; i < width_; ++i) {
+        const T x = weight[j] * static_cast<T>(in(keys[j].value)[keys[j].v + i]);
+        of(Role::kOut).add(row * width_ + i, x, static_cast<double>(std::abs(x)), c);
+      }
+    if (backward_) one_gradient(row, keys, weight, scale, c);
+  }
+
+  void one_gradient(std::size_t row, const std::vector<Key>& keys, const std::vector<T>& weight, T scale, double c) {
+    const double* grad_out = in(Role::kGradOut).data() + row * width_;
+    T delta = 0;
+    double delta_size = 0;  // |dO| |O|
+    for (std::size_t i = 0; i < width_; ++i) {
+      const T x = static_cast<T>(grad_out[i]) * of(Role::kOut).sum[row * width_ + i];
+      delta += x;
+      delta_size += static_cast<double>(std::abs(x));
+    }
+    const T grad_lse = in(Role::kGradLse).empty() ? T{0} : static_cast<T>(in(Role::kGradLse)[row]);
+    delta -= grad_lse;
+    for (std::size_t j = 0; j < keys.size(); ++j) {
+      T from_value = 0;
+      double size = delta_size + static_cast<double>(std::abs(grad_lse));
+      for (std::size_t i = 0; i < width_; ++i) {
+        const T x = static_cast<T>(grad_out[i]) * static_cast<T>(in(keys[j].value)[keys[j].v + i]);
+        from_value += x;
+        size += static_cast<double>(std::abs(x));
+        const T y = weight[j] * static_cast<T>(grad_out[i]);
+        of(keys[j].grad_value).add(keys[j].v + i, y, static_cast<double>(std::abs(y)), c);
+      }
+      const T score = scale * weight[j] * (from_value - delta);
+      const auto factor = static_cast<double>(std::abs(scale) * weight[j]);
+      for (std::size_t i = 0; i < depth_; ++i) {
+        const double k = in(keys[j].key)[keys[j].k + i], q = in(Role::kQuery)[row * depth_ + i];
+        of(Role::kGradQuery).add(row * depth_ + i, score * static_cast<T>(k), factor * size * std::abs(k), c, factor * delta_size * std::abs(k));
+        of(keys[j].grad_key).add(keys[j].k + i, score * static_cast<T>(q), factor * size * std::abs(q), c, factor * delta_size * std::abs(q));
+      }
+    }
+  }
+
+  Answer answer() {
+    Answer all;
+    for (int r = 0; r < kRoles; ++r) {
+      const Role role = static_cast<Role>(r);
+      if (role != Role::kOut && role != Role::kLse && role < Role::kGradQuery) continue;
+      const Accumulators<T>& sums = of(role);
+      auto& exact = all.exact[static_cast<std::size_t>(r)];
+      auto& bound = all.tolerance[static_cast<std::size_t>(r)];
+      const bool over_queries = role > Role::kGradQuery;  // the others are sums over the keys, which c counts
+      for (std::size_t i = 0; i < sums.sum.size(); ++i) {
+        exact.push_back(static_cast<double>(sums.sum[i]));
+        bound.push_back(role == Role::kLse ? lse_tolerance(exact[i], p_.dtype) + eps_of_arithmetic(p_.dtype) * sums.terms[i]
+                                           : tolerance({exact[i], sums.weighted[i], sums.terms[i], sums.out_terms[i]}, over_queries ? sums.summands[i] : 0, p_.dtype));
+      }
+    }
+    return all;
+  }
+
+  Problem p_;
+  const RoleValues& in_;
+  bool backward_;
+  std::size_t heads_, kv_heads_, depth_, width_, queries_, keys_;
+  std::vector<Accumulators<T>> sums_;
+};
+
+}  // namespace
+
+std::vector<Index> shape_for(const Problem& p, Role role) {
+  const bool of_keys = role == Role::kKey || role == Role::kValue || role == Role::kGradKey || role == Role::kGradValue;
+  const bool additional = role == Role::kAdditionalKey || role == Role::kAdditionalValue ||
+                          role == Role::kGradAdditionalKey || role == Role::kGradAdditionalValue;
+  const bool values = role == Role::kValue || role == Role::kGradValue || role == Role::kAdditionalValue ||
+                      role == Role::kGradAdditionalValue || role == Role::kOut || role == Role::kGradOut;
+  const bool lse = role == Role::kLse || role == Role::kGradLse;
+  if (is_backward(role) && p.direction == Direction::kForward) return {};
+  if (role == Role::kLse && p.direction == Direction::kForward && !p.lse) return {};
+  if (role == Role::kGradLse && !p.lse) return {};
+  if (additional && p.additional == 0) return {};
+  std::vector<Index> shape{p.batch};
+  if (additional) {
+    shape.push_back(p.additional);
+  } else if (p.varlen) {
+    Index total = of_keys ? p.tail_key : p.tail_query;
+    for (const Layout& l : p.layouts) {
+      Index tokens = 1;
+      for (std::size_t a = 0; a < static_cast<std::size_t>(p.rank); ++a) tokens *= of_keys ? l.extent[a] : l.query_extent[a];
+      total += tokens;
+    }
+    shape.push_back(total);
+  } else {
+    for (int a = 0; a < p.rank; ++a) {
+      const std::optional<Box>& range = of_keys ? p.key_range : p.query_range;
+      const Layout& l = p.layouts[0];
+      shape.push_back(range ? range->axis[a].size() : (of_keys ? l.extent : l.query_extent)[static_cast<std::size_t>(a)]);
+    }
+  }
+  shape.push_back(of_keys || additional ? p.kv_heads : p.heads);
+  if (!lse) shape.push_back(values ? p.value_dim : p.head_dim);
+  return shape;
+}
+
+double tolerance(const Bound& b, Index summands, DType dtype) {
+  // Numbers below the smallest normal one are rounded to a fixed step.
+  const double smallest = dtype == DType::kFloat16 ? 0x1p-25 : dtype == DType::kFloat64 ? 1e-300 : 1e-37;
+  const double additions = std::log2(1.0 + static_cast<double>(summands));
+  return unit_roundoff(dtype) * (std::abs(b.exact) + b.out_terms) +
+         eps_of_arithmetic(dtype) * (b.weighted + additions * b.terms) + smallest;
+}
+
+double lse_tolerance(double lse, DType dtype) { return lse == -kInfinity ? 0.0 : eps_of_arithmetic(dtype) * (8 + std::abs(lse)); }
+
+Answer solve(const Problem& problem, const RoleValues& inputs, bool backward) {
+  if (problem.dtype == DType::kFloat64) return Solver<long double>(problem, inputs, backward).run();
+  return Solver<double>(problem, inputs, backward).run();
+}
+
+}  // namespace nearfield::testing
