@@ -49,7 +49,11 @@ def parse(text: str):
         return (int(parts[4].split(",")[0]),), int(batch), heads, dim, nf.attention
     layout = tuple(int(n) for n in parts[4].split("x"))
     options = {p[0]: p[1:] for p in parts[5:]}
-    axes = {name: tuple(int(n) for n in options[k].split("x")) for k, name in (("k", "kernel_size"), ("s", "stride"), ("d", "dilation")) if k in options}
+    axes = {
+        name: tuple(int(n) for n in options[k].split("x"))
+        for k, name in (("k", "kernel_size"), ("s", "stride"), ("d", "dilation"))
+        if k in options
+    }
     if "c" in options:
         axes["is_causal"] = tuple(x == "1" for x in options["c"])
     function = {1: nf.na1d, 2: nf.na2d, 3: nf.na3d}[len(layout)]
@@ -87,7 +91,9 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
 
-    title = f"float32, {args.threads} threads, cpu target {nf.info()['cpu_target']}, torch {torch.__version__}, medians of {args.repeats}"
+    title = (
+        f"float32, {args.threads} threads, cpu target {nf.info()['cpu_target']}, torch {torch.__version__}"
+    )
     columns = ("id", "forward ms", "GF/s", "SDPA ms", "lead", "needed", "backward ms", "bwd/fwd", "problem")
     table = Table(title=title, title_justify="left")
     for name in columns:
@@ -114,9 +120,12 @@ def main() -> None:
 
         ours, theirs, back = [], [], []
         for i in range(args.repeats + 1):  # the first warms up
-            times = seconds(forward), seconds(sdpa) if fits else math.nan
             out = call(q, k, v)
-            times += (seconds(lambda out=out, grad=grad: out.backward(grad)),)
+            times = (
+                seconds(forward),
+                seconds(sdpa) if fits else math.nan,
+                seconds(lambda out=out, inputs=(q, k, v), grad=grad: torch.autograd.grad(out, inputs, grad)),
+            )
             if i:
                 for values, t in zip((ours, theirs, back), times, strict=True):
                     values.append(t)

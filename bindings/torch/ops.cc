@@ -58,7 +58,9 @@ TensorInfo info_of(const Tensor& t) {
   TensorInfo info;
   info.present = true;
   info.dtype = dtype_name(t.scalar_type());
-  info.device = t.is_cpu() ? "cpu" : t.is_cuda() ? "cuda:" + std::to_string(t.get_device_index()) : "a device that is not served";
+  info.device = t.is_cpu()    ? "cpu"
+                : t.is_cuda() ? "cuda:" + std::to_string(t.get_device_index())
+                              : "a device that is not served";
   const auto size = t.sizes(), stride = t.strides();
   info.size.assign(size.begin(), size.end());
   info.stride.assign(stride.begin(), stride.end());
@@ -78,8 +80,10 @@ std::vector<Index> offsets_of(const std::string& op, const char* name, const Ten
   const std::string got = "[" + op + "] got " + name;
   if (type != ScalarType::Int && type != ScalarType::Long)
     throw std::invalid_argument(got + " of dtype " + dtype_name(type) + ", expected int32 or int64");
-  if (t.dim() != 1) throw std::invalid_argument(got + " of rank " + std::to_string(t.dim()) + ", expected rank 1");
-  if (!t.is_cpu()) throw std::invalid_argument(got + " on another device than query, expected both on the CPU");
+  if (t.dim() != 1)
+    throw std::invalid_argument(got + " of rank " + std::to_string(t.dim()) + ", expected rank 1");
+  if (!t.is_cpu())
+    throw std::invalid_argument(got + " on another device than query, expected both on the CPU");
   std::vector<Index> values;
   for (int64_t i = 0; i < t.size(0); ++i)
     values.push_back(type == ScalarType::Int ? static_cast<const int32_t*>(t.data_ptr())[i * t.stride(0)]
@@ -118,7 +122,8 @@ Request request_of(const Arguments& a) {
   r.bias = a.bias.has_value();
   r.lse_wanted = true;
   if (a.offsets_query.has_value() != a.offsets_key.has_value())
-    throw std::invalid_argument("[" + r.op + "] got cumulative lengths of one side only, expected both or neither");
+    throw std::invalid_argument("[" + r.op +
+                                "] got cumulative lengths of one side only, expected both or neither");
   if (a.offsets_query) r.query_offsets = offsets_of(r.op, "cumulative_seqlen_Q", *a.offsets_query);
   if (a.offsets_key) r.key_offsets = offsets_of(r.op, "cumulative_seqlen_KV", *a.offsets_key);
   return r;
@@ -129,11 +134,12 @@ PlanOptions plan_options(const Arguments& a, const Request& r) {
   options.op = r.op;
   const auto table = backends();
   if (a.backend < 0 || a.backend > static_cast<int64_t>(table.size()))
-    throw std::invalid_argument("[" + r.op + "] got backend number " + std::to_string(a.backend) + ", expected 0 to " +
-                                std::to_string(table.size()));
+    throw std::invalid_argument("[" + r.op + "] got backend number " + std::to_string(a.backend) +
+                                ", expected 0 to " + std::to_string(table.size()));
   if (a.backend > 0) options.backend = table[static_cast<std::size_t>(a.backend) - 1]->name();
   if (!a.tiles.empty() && a.tiles.size() != 12)
-    throw std::invalid_argument("[" + r.op + "] got " + std::to_string(a.tiles.size()) + " tile numbers, expected none or 12");
+    throw std::invalid_argument("[" + r.op + "] got " + std::to_string(a.tiles.size()) +
+                                " tile numbers, expected none or 12");
   const std::size_t first = r.direction == Direction::kForward ? 0 : 6;
   const auto tile = [&](std::size_t at) -> std::optional<TileShape> {
     if (a.tiles.empty() || a.tiles[at] == 0) return std::nullopt;
@@ -169,13 +175,32 @@ void run_on_host(const Problem& p, const Choice& choice, const Tensors& tensors,
   run(p, choice, tensors, executor, static_cast<std::byte*>(workspace.data_ptr()));
 }
 
-std::tuple<Tensor, Tensor> forward(
-    Tensor query, Tensor key, Tensor value, std::optional<Tensor> additional_keys, std::optional<Tensor> additional_values,
-    std::optional<Tensor> bias, std::optional<Tensor> seed, std::optional<Tensor> offsets_query,
-    std::optional<Tensor> offsets_key, Ints axes, Ints grids, Ints ranges, Ints tiles, std::optional<double> scale,
-    double dropout_p, int64_t function, int64_t causal_type, int64_t backend, int64_t flags) {
-  const Arguments a{query, key, value, additional_keys, additional_values, bias, seed, offsets_query, offsets_key,
-                    axes, grids, ranges, tiles, scale, dropout_p, function, causal_type, backend, flags};
+std::tuple<Tensor, Tensor> forward(Tensor query, Tensor key, Tensor value,
+                                   std::optional<Tensor> additional_keys,
+                                   std::optional<Tensor> additional_values, std::optional<Tensor> bias,
+                                   std::optional<Tensor> seed, std::optional<Tensor> offsets_query,
+                                   std::optional<Tensor> offsets_key, Ints axes, Ints grids, Ints ranges,
+                                   Ints tiles, std::optional<double> scale, double dropout_p,
+                                   int64_t function, int64_t causal_type, int64_t backend, int64_t flags) {
+  const Arguments a{query,
+                    key,
+                    value,
+                    additional_keys,
+                    additional_values,
+                    bias,
+                    seed,
+                    offsets_query,
+                    offsets_key,
+                    axes,
+                    grids,
+                    ranges,
+                    tiles,
+                    scale,
+                    dropout_p,
+                    function,
+                    causal_type,
+                    backend,
+                    flags};
   const Request r = request_of(a);
   const Problem p = make_problem(r);
   const Choice choice = make_plan(p, plan_options(a, r));
@@ -190,13 +215,31 @@ std::tuple<Tensor, Tensor> forward(
 // dQ, dK, dV; the gradients of the additional keys and values side by side, [B, S, Hkv, D + Dv]; that of
 // the bias. Those that are not there are of shape [0]: vmap wants a fixed number of tensors.
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(
-    Tensor grad_out, std::optional<Tensor> grad_lse, Tensor query, Tensor key, Tensor value, Tensor out, Tensor lse,
-    std::optional<Tensor> additional_keys, std::optional<Tensor> additional_values, std::optional<Tensor> bias,
-    std::optional<Tensor> seed, std::optional<Tensor> offsets_query, std::optional<Tensor> offsets_key, Ints axes, Ints grids,
-    Ints ranges, Ints tiles, std::optional<double> scale, double dropout_p, int64_t function, int64_t causal_type,
-    int64_t backend, int64_t flags) {
-  const Arguments a{query, key, value, additional_keys, additional_values, bias, seed, offsets_query, offsets_key,
-                    axes, grids, ranges, tiles, scale, dropout_p, function, causal_type, backend, flags};
+    Tensor grad_out, std::optional<Tensor> grad_lse, Tensor query, Tensor key, Tensor value, Tensor out,
+    Tensor lse, std::optional<Tensor> additional_keys, std::optional<Tensor> additional_values,
+    std::optional<Tensor> bias, std::optional<Tensor> seed, std::optional<Tensor> offsets_query,
+    std::optional<Tensor> offsets_key, Ints axes, Ints grids, Ints ranges, Ints tiles,
+    std::optional<double> scale, double dropout_p, int64_t function, int64_t causal_type, int64_t backend,
+    int64_t flags) {
+  const Arguments a{query,
+                    key,
+                    value,
+                    additional_keys,
+                    additional_values,
+                    bias,
+                    seed,
+                    offsets_query,
+                    offsets_key,
+                    axes,
+                    grids,
+                    ranges,
+                    tiles,
+                    scale,
+                    dropout_p,
+                    function,
+                    causal_type,
+                    backend,
+                    flags};
   Request r = request_of(a);
   r.direction = Direction::kBackward;
   r.out = info_of(out);
@@ -215,7 +258,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(
   Tensor grad_key = add_output(p, Role::kGradKey, query, tensors);
   Tensor grad_value = add_output(p, Role::kGradValue, query, tensors);
   const Ints none{0};
-  Tensor grad_additional = torch::stable::new_empty(query, additional_keys ? Ints{p.batch, p.additional, p.kv_heads, p.head_dim + p.value_dim} : none);
+  Tensor grad_additional = torch::stable::new_empty(
+      query, additional_keys ? Ints{p.batch, p.additional, p.kv_heads, p.head_dim + p.value_dim} : none);
   if (p.additional > 0) {
     const TensorView both = view_of(grad_additional, p.dtype);
     TensorView keys = both, values = both;
@@ -229,15 +273,19 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(
   return {grad_query, grad_key, grad_value, grad_additional, torch::stable::new_empty(query, none)};
 }
 
-#define NF_SHARED_SCHEMA                                                                                       \
-  "Tensor? additional_keys, Tensor? additional_values, Tensor? bias, Tensor? seed, Tensor? offsets_query, "    \
-  "Tensor? offsets_key, int[] axes, SymInt[] grids, SymInt[] ranges, int[] tiles, float? scale, float dropout_p, " \
+#define NF_SHARED_SCHEMA                                                                                    \
+  "Tensor? additional_keys, Tensor? additional_values, Tensor? bias, Tensor? seed, Tensor? offsets_query, " \
+  "Tensor? offsets_key, int[] axes, SymInt[] grids, SymInt[] ranges, int[] tiles, float? scale, float "     \
+  "dropout_p, "                                                                                             \
   "int function, int causal_type, int backend, int flags"
 
 STABLE_TORCH_LIBRARY(NF_TORCH_NS, m) {
   m.def("forward(Tensor query, Tensor key, Tensor value, " NF_SHARED_SCHEMA ") -> (Tensor out, Tensor lse)");
-  m.def("backward(Tensor grad_out, Tensor? grad_lse, Tensor query, Tensor key, Tensor value, Tensor out, Tensor lse, "
-        NF_SHARED_SCHEMA ") -> (Tensor grad_query, Tensor grad_key, Tensor grad_value, Tensor grad_additional, Tensor grad_bias)");
+  m.def(
+      "backward(Tensor grad_out, Tensor? grad_lse, Tensor query, Tensor key, Tensor value, Tensor out, "
+      "Tensor lse, " NF_SHARED_SCHEMA
+      ") -> (Tensor grad_query, Tensor grad_key, Tensor grad_value, Tensor grad_additional, Tensor "
+      "grad_bias)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(NF_TORCH_NS, CPU, m) {

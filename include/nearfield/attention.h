@@ -36,7 +36,8 @@ NF_API std::string_view version();  // "0.1.0"
 NF_API std::span<const Backend* const> backends();
 
 // choose() and explain() of plan.h on that table. A call is `PROBLEM[@BACKEND[,qTILE[,kvTILE]]]`.
-NF_API Choice make_plan(const Problem& problem, const PlanOptions& options = {}, Device device = Device::kCpu);
+NF_API Choice make_plan(const Problem& problem, const PlanOptions& options = {},
+                        Device device = Device::kCpu);
 NF_API std::string explain(std::string_view call, Device device = Device::kCpu);
 
 // Runs a problem on tensors that match it (Problem::direction says which way). The workspace has
@@ -48,11 +49,11 @@ NF_API void run(const Problem& problem, const Choice& choice, const Tensors& ten
 
 // Everything else about a call; every member has the default of the Python functions.
 struct Options {
-  std::optional<double> scale;               // head_dim ** -0.5
+  std::optional<double> scale;                  // head_dim ** -0.5
   TensorView additional_key, additional_value;  // [B, S, Hkv, D | Dv]
-  TensorView lse;                            // written if present
+  TensorView lse;                               // written if present
   PlanOptions plan;
-  Executor* executor = nullptr;              // null: a process-wide pool
+  Executor* executor = nullptr;  // null: a process-wide pool
 };
 
 // Neighborhood attention over 1, 2 or 3 axes: window, stride, dilation and causality per axis.
@@ -71,21 +72,22 @@ struct Window {
   }
 };
 
-NF_API void na1d(const TensorView& query, const TensorView& key, const TensorView& value, const TensorView& out,
-                 const Window<1>& window, const Options& options = {});
-NF_API void na2d(const TensorView& query, const TensorView& key, const TensorView& value, const TensorView& out,
-                 const Window<2>& window, const Options& options = {});
-NF_API void na3d(const TensorView& query, const TensorView& key, const TensorView& value, const TensorView& out,
-                 const Window<3>& window, const Options& options = {});
+NF_API void na1d(const TensorView& query, const TensorView& key, const TensorView& value,
+                 const TensorView& out, const Window<1>& window, const Options& options = {});
+NF_API void na2d(const TensorView& query, const TensorView& key, const TensorView& value,
+                 const TensorView& out, const Window<2>& window, const Options& options = {});
+NF_API void na3d(const TensorView& query, const TensorView& key, const TensorView& value,
+                 const TensorView& out, const Window<3>& window, const Options& options = {});
 // Dense attention; query and key may differ in length.
 NF_API void attention(const TensorView& query, const TensorView& key, const TensorView& value,
-                      const TensorView& out, CausalType causal = CausalType::kNone, const Options& options = {});
+                      const TensorView& out, CausalType causal = CausalType::kNone,
+                      const Options& options = {});
 
 // Gradients of any of the four. `request` is filled with the same arguments; out and lse are those of
 // the forward call; grad_lse may be absent (zero).
 struct Gradients {
-  TensorView grad_out, grad_lse;                                    // in
-  TensorView query, key, value, additional_key, additional_value;   // out
+  TensorView grad_out, grad_lse;                                   // in
+  TensorView query, key, value, additional_key, additional_value;  // out
 };
 NF_API void na1d_backward(const TensorView& query, const TensorView& key, const TensorView& value,
                           const TensorView& out, const TensorView& lse, const Gradients& gradients,

@@ -22,7 +22,8 @@ extern "C" {
 
 NF_C_API void nf_free(char* text);
 
-/* {"ok": {"version", "backends": [...], "cpu_target", "cpu_targets": [...]}} */
+/* {"ok": {"version", "backends": [...], "cpu_target", "cpu_targets": [...]}}: the instruction sets that the
+ * CPU kernels can use here, the one in use first (absent if built without them). */
 NF_C_API char* nf_info(void);
 
 /* The canonical form of a problem string, and its numbers:

@@ -51,15 +51,15 @@ struct Interval {
   NF_HD constexpr Index size() const { return end > begin ? end - begin : 0; }
   NF_HD constexpr bool empty() const { return end <= begin; }
   NF_HD constexpr bool contains(Index i) const { return begin <= i && i < end; }
-  NF_HD constexpr bool contains(Interval o) const {
-    return o.empty() || (begin <= o.begin && o.end <= end);
-  }
+  NF_HD constexpr bool contains(Interval o) const { return o.empty() || (begin <= o.begin && o.end <= end); }
   friend NF_HD constexpr bool operator==(Interval a, Interval b) {
     return (a.empty() && b.empty()) || (a.begin == b.begin && a.end == b.end);
   }
 };
 
-NF_HD constexpr Interval intersect(Interval a, Interval b) { return {max_of(a.begin, b.begin), min_of(a.end, b.end)}; }
+NF_HD constexpr Interval intersect(Interval a, Interval b) {
+  return {max_of(a.begin, b.begin), min_of(a.end, b.end)};
+}
 
 // One interval per axis, slowest axis first. A box of a lower rank has leading intervals {0, 1}.
 struct Box {
@@ -68,8 +68,8 @@ struct Box {
   NF_HD constexpr Index volume() const { return axis[0].size() * axis[1].size() * axis[2].size(); }
   NF_HD constexpr bool empty() const { return axis[0].empty() || axis[1].empty() || axis[2].empty(); }
   NF_HD constexpr bool contains(const Box& o) const {
-    return o.empty() || (axis[0].contains(o.axis[0]) && axis[1].contains(o.axis[1]) &&
-                         axis[2].contains(o.axis[2]));
+    return o.empty() ||
+           (axis[0].contains(o.axis[0]) && axis[1].contains(o.axis[1]) && axis[2].contains(o.axis[2]));
   }
   friend NF_HD constexpr bool operator==(const Box& a, const Box& b) {
     return (a.empty() && b.empty()) ||
@@ -103,10 +103,10 @@ struct Axis {
 
   constexpr Axis() = default;
   // The whole axis.
-  NF_HD constexpr Axis(Rule r, Index query_extent_, Index key_extent_, Index window_ = 1,
-                       Index stride_ = 1, Index dilation_ = 1)
-      : rule(r), query_extent(query_extent_), key_extent(key_extent_), window(window_),
-        stride(stride_), dilation(dilation_), queries{0, query_extent_}, keys{0, key_extent_} {}
+  NF_HD constexpr Axis(Rule r, Index query_extent_, Index key_extent_, Index window_ = 1, Index stride_ = 1,
+                       Index dilation_ = 1)
+      : rule(r), query_extent(query_extent_), key_extent(key_extent_), window(window_), stride(stride_),
+        dilation(dilation_), queries{0, query_extent_}, keys{0, key_extent_} {}
 };
 
 // Tokens of range that belong to residue class g modulo d, as positions within that class.
@@ -171,13 +171,15 @@ NF_HD constexpr Interval seen_by(const Axis& a, Index key) {
   Index low = a.queries.begin, high = max_of(a.queries.end, low);
   while (low < high) {  // first query whose window ends behind the key
     const Index mid = low + (high - low) / 2;
-    if (visible(a, mid).end > key) high = mid; else low = mid + 1;
+    if (visible(a, mid).end > key) high = mid;
+    else low = mid + 1;
   }
   const Index begin = low;
   high = max_of(a.queries.end, low);
   while (low < high) {  // first query whose window begins behind the key
     const Index mid = low + (high - low) / 2;
-    if (visible(a, mid).begin > key) high = mid; else low = mid + 1;
+    if (visible(a, mid).begin > key) high = mid;
+    else low = mid + 1;
   }
   return {begin, low};
 }
@@ -228,12 +230,12 @@ NF_HD constexpr Grid group(const Grid& grid, Index g, Index residue[kMaxRank]) {
 }
 
 NF_HD constexpr Box hull(const Grid& g, const Box& queries) {
-  return {{hull(g.axis[0], queries.axis[0]), hull(g.axis[1], queries.axis[1]),
-           hull(g.axis[2], queries.axis[2])}};
+  return {
+      {hull(g.axis[0], queries.axis[0]), hull(g.axis[1], queries.axis[1]), hull(g.axis[2], queries.axis[2])}};
 }
 NF_HD constexpr Box core(const Grid& g, const Box& queries) {
-  return {{core(g.axis[0], queries.axis[0]), core(g.axis[1], queries.axis[1]),
-           core(g.axis[2], queries.axis[2])}};
+  return {
+      {core(g.axis[0], queries.axis[0]), core(g.axis[1], queries.axis[1]), core(g.axis[2], queries.axis[2])}};
 }
 NF_HD constexpr Box inverse_hull(const Grid& g, const Box& keys) {
   return {{inverse_hull(g.axis[0], keys.axis[0]), inverse_hull(g.axis[1], keys.axis[1]),
@@ -258,7 +260,7 @@ NF_HD constexpr Index clamped_sum(Interval run, Index step, Index offset, Index 
   const auto first_at_least = [&](Index x) {  // first q of the run whose unclamped value is >= x
     return clamp(x <= offset ? 0 : ceil_div(x - offset, step) * step, run.begin, run.end);
   };
-  const auto steps_below = [&](Index n) {     // sum over q < n of floor(q / step) * step
+  const auto steps_below = [&](Index n) {  // sum over q < n of floor(q / step) * step
     const Index whole = n / step;
     return step * (step * (whole * (whole - 1) / 2) + whole * (n % step));
   };

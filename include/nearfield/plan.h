@@ -25,8 +25,8 @@ namespace nearfield {
 using TileShape = std::array<Index, kMaxRank>;
 
 struct PlanOptions {
-  std::string op = "nearfield";           // who asks: opens messages
-  std::string backend;                    // empty: the first of the table that can
+  std::string op = "nearfield";  // who asks: opens messages
+  std::string backend;           // empty: the first of the table that can
   std::optional<TileShape> query_tile, key_tile;
 };
 
@@ -35,10 +35,10 @@ enum class Device : int { kCpu, kCuda };
 struct Plan {
   std::string backend, kernel;
   std::vector<TileShape> query_tiles, key_tiles;  // one per sequence; one if they are all alike
-  double waste = 1.0;                     // computed pairs / useful pairs
-  std::size_t shared_bytes = 0;           // scratch of the call ...
-  std::size_t private_bytes = 0;          // ... and of each worker
-  std::string note;                       // what the user may want to know, e.g. rounding of P
+  double waste = 1.0;                             // computed pairs / useful pairs
+  std::size_t shared_bytes = 0;                   // scratch of the call ...
+  std::size_t private_bytes = 0;                  // ... and of each worker
+  std::string note;                               // what the user may want to know, e.g. rounding of P
 
   std::size_t workspace_bytes(int workers) const {
     return shared_bytes + private_bytes * static_cast<std::size_t>(workers);
@@ -64,6 +64,8 @@ class NF_API Backend {
   virtual ~Backend() = default;
   virtual std::string_view name() const = 0;
   virtual Device device() const = 0;
+  // Instruction sets that its kernels are compiled for and this machine has, the one in use first.
+  virtual std::vector<std::string> targets() const { return {}; }
   // Why this backend cannot serve the problem, in words; nothing if it can.
   virtual std::optional<std::string> refusal(const Problem& problem, const PlanOptions& options) const = 0;
   // Only for problems that it does not refuse.

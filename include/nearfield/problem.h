@@ -36,8 +36,20 @@ enum class Precision : int { kFull, kTF32, kBF16 };  // arithmetic that changes 
 
 // The tensors of a call, in the order in which the string names their strides.
 enum class Role : int {
-  kQuery, kKey, kValue, kAdditionalKey, kAdditionalValue, kOut, kLse,
-  kGradOut, kGradLse, kGradQuery, kGradKey, kGradValue, kGradAdditionalKey, kGradAdditionalValue,
+  kQuery,
+  kKey,
+  kValue,
+  kAdditionalKey,
+  kAdditionalValue,
+  kOut,
+  kLse,
+  kGradOut,
+  kGradLse,
+  kGradQuery,
+  kGradKey,
+  kGradValue,
+  kGradAdditionalKey,
+  kGradAdditionalValue,
 };
 inline constexpr int kRoles = 14;
 NF_API std::string_view name_of(Role role);  // "q", "k", "v", "ak", "av", "o", "lse", "do", ...
@@ -45,8 +57,8 @@ NF_API std::string_view name_of(Role role);  // "q", "k", "v", "ak", "av", "o", 
 // One token layout and what its queries see, per axis, slowest first; entries past the rank are
 // unused. For attention (rank 1) only the two extents count.
 struct Layout {
-  std::array<Index, kMaxRank> extent{};                // keys
-  std::array<Index, kMaxRank> query_extent{};          // == extent unless qgrid or attention
+  std::array<Index, kMaxRank> extent{};        // keys
+  std::array<Index, kMaxRank> query_extent{};  // == extent unless qgrid or attention
   std::array<Index, kMaxRank> window{1, 1, 1}, stride{1, 1, 1}, dilation{1, 1, 1};
   std::array<bool, kMaxRank> causal{};
   friend bool operator==(const Layout&, const Layout&) = default;
@@ -63,22 +75,22 @@ struct Problem {
   Direction direction = Direction::kForward;
   DType dtype = DType::kFloat32;
   Index batch = 1;
-  Index heads = 1, kv_heads = 1;          // heads % kv_heads == 0: consecutive heads share one
+  Index heads = 1, kv_heads = 1;  // heads % kv_heads == 0: consecutive heads share one
   Index head_dim = 1, value_dim = 1;
   int rank = 1;
   CausalType causal_type = CausalType::kNone;  // attention only
   bool varlen = false;
-  std::vector<Layout> layouts;            // one, or one per sequence if varlen
-  std::optional<DeviceOffsets> offsets;   // instead of layouts
-  Index additional = 0;                   // additional keys that every query sees
+  std::vector<Layout> layouts;                // one, or one per sequence if varlen
+  std::optional<DeviceOffsets> offsets;       // instead of layouts
+  Index additional = 0;                       // additional keys that every query sees
   std::optional<Box> query_range, key_range;  // what is present, in global tokens; axes past rank unused
-  bool query_layout = false;              // the queries have a layout of their own (qgrid)
-  Index tail_query = 0, tail_key = 0;     // packed tokens behind the last sequence
+  bool query_layout = false;                  // the queries have a layout of their own (qgrid)
+  Index tail_query = 0, tail_key = 0;         // packed tokens behind the last sequence
   double dropout = 0.0;
   bool bias = false;
-  bool lse = false;                       // forward: lse is asked for; backward: it has a gradient
+  bool lse = false;  // forward: lse is asked for; backward: it has a gradient
   bool nondeterministic = false;
-  std::optional<double> scale;            // default head_dim ** -0.5
+  std::optional<double> scale;  // default head_dim ** -0.5
   Precision precision = Precision::kFull;
   // Strides in elements (batch, axes, heads, channel) of the tensors that are not dense; else empty.
   std::array<std::vector<Index>, kRoles> strides;

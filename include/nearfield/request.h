@@ -30,12 +30,12 @@ struct Request {
   std::string op;  // the function the user called; opens every message
   Operation operation = Operation::kNeighborhood;
   Direction direction = Direction::kForward;
-  int rank = 1;                                // of the token layout
-  TensorInfo query, key, value;                // [B, *layout, H|Hkv, D|Dv]
-  TensorInfo additional_key, additional_value; // [B, S, Hkv, D|Dv]
-  TensorInfo out, lse, grad_out, grad_lse;     // backward only
+  int rank = 1;                                         // of the token layout
+  TensorInfo query, key, value;                         // [B, *layout, H|Hkv, D|Dv]
+  TensorInfo additional_key, additional_value;          // [B, S, Hkv, D|Dv]
+  TensorInfo out, lse, grad_out, grad_lse;              // backward only
   std::vector<Index> window, stride, dilation, causal;  // neighborhood: one per axis (causal 0 or 1)
-  CausalType causal_type = CausalType::kNone;  // attention
+  CausalType causal_type = CausalType::kNone;           // attention
   std::optional<double> scale;
   double dropout = 0.0;
   bool lse_wanted = false, nondeterministic = false, bias = false;
@@ -54,12 +54,12 @@ NF_API TensorInfo info_of(const TensorView& view);
 
 // The arguments of a call besides its tensors, as operators of other languages carry them: numbers.
 struct CallWords {
-  Index function = 0;              // index into function_name()
-  Index causal_type = 0;           // CausalType
-  Index flags = 0;                 // 1 nondeterministic, 2 tf32 allowed, 4 bf16 arithmetic allowed
-  std::vector<Index> axes;         // per axis: window, stride, dilation, causal (empty for attention)
-  std::vector<Index> ranges;       // per axis: global extent, first query, first key present (or empty)
-  std::vector<Index> grids;        // varlen, per sequence: extents, windows, strides, dilations, causals
+  Index function = 0;         // index into function_name()
+  Index causal_type = 0;      // CausalType
+  Index flags = 0;            // 1 nondeterministic, 2 tf32 allowed, 4 bf16 arithmetic allowed
+  std::vector<Index> axes;    // per axis: window, stride, dilation, causal (empty for attention)
+  std::vector<Index> ranges;  // per axis: global extent, first query, first key present (or empty)
+  std::vector<Index> grids;   // varlen, per sequence: extents, windows, strides, dilations, causals
   bool varlen = false;
 };
 

@@ -19,9 +19,7 @@ namespace nearfield {
 
 enum class DType : int { kFloat32, kFloat64, kBFloat16, kFloat16 };
 
-constexpr Index size_of(DType t) {
-  return t == DType::kFloat64 ? 8 : t == DType::kFloat32 ? 4 : 2;
-}
+constexpr Index size_of(DType t) { return t == DType::kFloat64 ? 8 : t == DType::kFloat32 ? 4 : 2; }
 constexpr std::string_view name_of(DType t) {
   constexpr std::string_view kNames[] = {"f32", "f64", "bf16", "f16"};
   return kNames[static_cast<int>(t)];

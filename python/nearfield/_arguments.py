@@ -36,7 +36,9 @@ def per_axis(op: str, name: str, value, rank: int, kind: type) -> tuple:
     if right(value):
         return (value,) * rank
     if not isinstance(value, (tuple, list)):
-        raise TypeError(f"[{op}] got {name} of type {type(value).__name__}, expected {word} or a tuple of {rank}")
+        raise TypeError(
+            f"[{op}] got {name} of type {type(value).__name__}, expected {word} or a tuple of {rank}"
+        )
     if len(value) != rank:
         raise ValueError(
             f"[{op}] got {name} of length {len(value)}, expected {rank}; give one number, or one per axis"
@@ -87,9 +89,13 @@ def tile(op: str, name: str, shape, rank: int) -> tuple[int, int, int]:
 def check_hints(op: str, backward_kv_splits, run_persistent_kernel, kernel_schedule, **flags) -> None:
     """Performance arguments that this machine's backends have no use for: checked for form only."""
     if backward_kv_splits is not None:
-        splits = backward_kv_splits if isinstance(backward_kv_splits, (tuple, list)) else (backward_kv_splits,)
+        splits = (
+            backward_kv_splits if isinstance(backward_kv_splits, (tuple, list)) else (backward_kv_splits,)
+        )
         if not all(is_int(n) and n >= 1 for n in splits):
-            raise ValueError(f"[{op}] got backward_kv_splits {backward_kv_splits!r}, expected ints from 1 on or None")
+            raise ValueError(
+                f"[{op}] got backward_kv_splits {backward_kv_splits!r}, expected ints from 1 on or None"
+            )
     if kernel_schedule is not None and not isinstance(kernel_schedule, str):
         raise TypeError(
             f"[{op}] got kernel_schedule of type {type(kernel_schedule).__name__}, expected str or None"

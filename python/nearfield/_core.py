@@ -32,7 +32,9 @@ FUNCTIONS = (
 def _library() -> ctypes.CDLL:
     path = Path(__file__).parent / "libnearfield.so"
     if not path.exists():
-        raise ImportError(f"nearfield: {path.name} is missing beside {__file__}; install the package, `pip install .`")
+        raise ImportError(
+            f"nearfield: {path.name} is missing beside {__file__}; install the package, `pip install .`"
+        )
     lib = ctypes.CDLL(str(path))
     words = ctypes.POINTER(ctypes.c_int64)
     for name, arguments in {

@@ -46,7 +46,9 @@ def merge_attentions(outputs, lse_tensors, torch_compile=True):
 def _check(outputs, lse_tensors) -> None:
     for name, tensors in (("outputs", outputs), ("lse_tensors", lse_tensors)):
         if not isinstance(tensors, (tuple, list)):
-            raise TypeError(f"[{_OP}] got {name} of type {type(tensors).__name__}, expected a list of tensors")
+            raise TypeError(
+                f"[{_OP}] got {name} of type {type(tensors).__name__}, expected a list of tensors"
+            )
         for tensor in tensors:
             arguments.check_tensor(_OP, f"an entry of {name}", tensor)
     if len(outputs) < 2 or len(outputs) != len(lse_tensors):
@@ -66,7 +68,11 @@ def _check(outputs, lse_tensors) -> None:
                 f"{tuple(tensor.shape)}, {tensor.dtype} on {tensor.device}, expected them to be alike"
             )
     for tensor in lse_tensors:
-        if tensor.shape != first.shape[:-1] or not tensor.is_floating_point() or tensor.device != first.device:
+        if (
+            tensor.shape != first.shape[:-1]
+            or not tensor.is_floating_point()
+            or tensor.device != first.device
+        ):
             raise ValueError(
                 f"[{_OP}] got an lse of shape {tuple(tensor.shape)}, {tensor.dtype} on {tensor.device}, expected "
                 f"{tuple(first.shape[:-1])}, floating, on {first.device}; lse has the output's shape without the last axis"

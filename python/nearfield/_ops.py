@@ -94,7 +94,9 @@ def _forward_fake(query, key, value, additional_keys, additional_values, *config
 
 
 @torch.library.register_fake(f"{_NAMESPACE}::backward")
-def _backward_fake(grad_out, grad_lse, query, key, value, out, lse, additional_keys, additional_values, *config):
+def _backward_fake(
+    grad_out, grad_lse, query, key, value, out, lse, additional_keys, additional_values, *config
+):
     additional = (0,)
     if additional_keys is not None:
         additional = (*additional_keys.shape[:-1], additional_keys.shape[-1] + additional_values.shape[-1])
@@ -165,7 +167,9 @@ def fold(tensors, in_dims, size: int):
         if tensor is None:
             folded.append(None)
             continue
-        tensor = tensor.movedim(dim, 0) if dim is not None else tensor.unsqueeze(0).expand(size, *tensor.shape)
+        tensor = (
+            tensor.movedim(dim, 0) if dim is not None else tensor.unsqueeze(0).expand(size, *tensor.shape)
+        )
         folded.append(tensor.flatten(0, 1))
     return folded
 
@@ -178,16 +182,16 @@ def _one_by_one(op, size, tensors, in_dims, config):
     """For packed sequences, whose batch must be 1."""
     results = []
     for i in range(size):
-        own = [
-            t if t is None or d is None else t.select(d, i) for t, d in zip(tensors, in_dims, strict=True)
-        ]
+        own = [t if t is None or d is None else t.select(d, i) for t, d in zip(tensors, in_dims, strict=True)]
         results.append(op(*own, *config))
     return results
 
 
 def _no_mapped_config(op: str, dims) -> None:
     if any(dim is not None for dim in dims):
-        raise ValueError(f"[{op}] got vmap over an offset, seed or bias tensor, expected it over q, k and v only")
+        raise ValueError(
+            f"[{op}] got vmap over an offset, seed or bias tensor, expected it over q, k and v only"
+        )
 
 
 @torch.library.register_vmap(f"{_NAMESPACE}::forward")

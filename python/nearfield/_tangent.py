@@ -41,7 +41,9 @@ def _visible(problem: str, sequence: int):
         index = (index[:, None, :, None] * extent + keys[None, :, None, :]).reshape(
             index.shape[0] * n, index.shape[1] * w
         )
-        seen = (seen[:, None, :, None] & inside[None, :, None, :]).reshape(seen.shape[0] * n, seen.shape[1] * w)
+        seen = (seen[:, None, :, None] & inside[None, :, None, :]).reshape(
+            seen.shape[0] * n, seen.shape[1] * w
+        )
     return index, seen
 
 

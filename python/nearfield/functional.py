@@ -14,8 +14,6 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-import torch
-
 from . import _arguments as arguments
 from . import _core, _ops
 from ._autograd import attend
@@ -256,12 +254,19 @@ def attention(
     arguments.check_bool(op, "is_causal", is_causal)
     if is_causal and not isinstance(causal_type, CausalType):
         raise ValueError(
-            f"Argument causal_type must be specified as a CausalType when is_causal=True, got {causal_type!r}."
+            f"Argument causal_type must be specified as a CausalType with is_causal=True, got {causal_type!r}."
         )
-    for name in ("seqlens_Q", "seqlens_KV", "cumulative_seqlen_Q", "cumulative_seqlen_KV", "max_seqlen_Q", "max_seqlen_KV"):
+    for name in (
+        "seqlens_Q",
+        "seqlens_KV",
+        "cumulative_seqlen_Q",
+        "cumulative_seqlen_KV",
+        "max_seqlen_Q",
+        "max_seqlen_KV",
+    ):
         if a[name] is not None:
             raise NotImplementedError(
-                f"[{op}] got {name}, expected None; packed sequences are not implemented yet, call it per sequence"
+                f"[{op}] got {name}, expected None; packed sequences are not implemented yet"
             )
     arguments.check_hints(
         op,
@@ -320,7 +325,9 @@ def _merged_backend(op: str, backend, name: str, kwargs):
         )
     inner = kwargs.get("backend")
     if inner is not None and backend is not None and inner != backend:
-        raise ValueError(f"[{op}] got backend {backend!r} and {name}['backend'] {inner!r}, expected them to agree")
+        raise ValueError(
+            f"[{op}] got backend {backend!r} and {name}['backend'] {inner!r}, expected them to agree"
+        )
     return backend if inner is None else inner
 
 

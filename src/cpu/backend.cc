@@ -73,7 +73,8 @@ struct Pass {
   }
 
   void set_strip(Index strip, TileJob& job) const {
-    const Index g = std::upper_bound(strips_before.begin(), strips_before.end(), strip) - strips_before.begin() - 1;
+    const Index g =
+        std::upper_bound(strips_before.begin(), strips_before.end(), strip) - strips_before.begin() - 1;
     job.sequence = sequence;
     job.grid = group(grid, g, job.residue);
     for (int a = 0; a < kMaxRank; ++a) job.dilation[a] = grid.axis[a].dilation;
@@ -85,8 +86,8 @@ struct Pass {
 
 // Runs one kernel over all strips, batch entries and heads.
 void run_passes(const Problem& p, const std::vector<Pass>& passes, Index heads, const TileJob& common,
-                const std::vector<GridView>& deltas, void (*kernel)(const TileJob&, std::byte*), Executor& executor,
-                std::byte* scratch, std::size_t scratch_bytes) {
+                const std::vector<GridView>& deltas, void (*kernel)(const TileJob&, std::byte*),
+                Executor& executor, std::byte* scratch, std::size_t scratch_bytes) {
   std::vector<Index> before;
   Index strips = 0;
   for (const Pass& pass : passes) {
@@ -101,7 +102,8 @@ void run_passes(const Problem& p, const std::vector<Pass>& passes, Index heads, 
     job.head_begin = part * heads / parts;
     job.head_end = (part + 1) * heads / parts;
     // The last pass that begins at or before the strip is the one with strips in it.
-    const auto i = static_cast<std::size_t>(std::upper_bound(before.begin(), before.end(), strip) - before.begin() - 1);
+    const auto i =
+        static_cast<std::size_t>(std::upper_bound(before.begin(), before.end(), strip) - before.begin() - 1);
     passes[i].set_strip(strip - before[i], job);
     if (!deltas.empty()) job.delta = deltas[static_cast<std::size_t>(passes[i].sequence->number)];
     kernel(job, scratch + static_cast<std::size_t>(worker) * scratch_bytes);
@@ -122,7 +124,8 @@ std::vector<GridView> delta_views(const Problem& p, const std::vector<Sequence>&
     v.axis[1] = v.axis[2] * q.axis[2].size();
     v.axis[0] = v.axis[1] * q.axis[1].size();
     v.batch = v.axis[0] * q.axis[0].size();
-    v.origin = first - q.axis[0].begin * v.axis[0] - q.axis[1].begin * v.axis[1] - q.axis[2].begin * v.axis[2];
+    v.origin =
+        first - q.axis[0].begin * v.axis[0] - q.axis[1].begin * v.axis[1] - q.axis[2].begin * v.axis[2];
     first += v.batch * p.batch;
     views.push_back(v);
   }
@@ -137,10 +140,12 @@ class Cpu final : public Backend {
  public:
   std::string_view name() const override { return "cpu"; }
   Device device() const override { return Device::kCpu; }
+  std::vector<std::string> targets() const override { return cpu::targets(); }
 
   std::optional<std::string> refusal(const Problem& p, const PlanOptions& options) const override {
     const auto bad = [](const TileShape& t, Index most) {
-      return t[0] < 1 || t[1] < 1 || t[2] < 1 || t[0] > most || t[1] > most || t[2] > most || volume(t) > most;
+      return t[0] < 1 || t[1] < 1 || t[2] < 1 || t[0] > most || t[1] > most || t[2] > most ||
+             volume(t) > most;
     };
     const std::string lanes = "any box of at most " + std::to_string(kLanes) + " tokens";
     if (options.query_tile && bad(*options.query_tile, kLanes))
@@ -150,32 +155,38 @@ class Cpu final : public Backend {
     if (options.key_tile && p.direction == Direction::kForward &&
         (bad(*options.key_tile, cpu::kMaxRows) || volume(*options.key_tile) != (*options.key_tile)[2]))
       return "key tile " + tile_text(*options.key_tile, p.rank) +
-             " is none it can use forward: runs along the last axis of at most " + std::to_string(cpu::kMaxRows) + " tokens";
+             " is none it can use forward: runs along the last axis of at most " +
+             std::to_string(cpu::kMaxRows) + " tokens";
     return unserved(p);
   }
 
   Plan plan(const Problem& p, const PlanOptions& options) const override {
     const bool backward = p.direction == Direction::kBackward;
-    const int rows = options.key_tile && !backward ? static_cast<int>((*options.key_tile)[2]) : rows_per_block(p);
+    const int rows =
+        options.key_tile && !backward ? static_cast<int>((*options.key_tile)[2]) : rows_per_block(p);
     Plan plan;
     plan.backend = name();
-    plan.kernel = "general, " + cpu_target();
+    plan.kernel = "general, " + cpu::targets()[0];
     double computed = 0;
     for (Index i = 0; i < sequences(p); ++i) {
       const Grid grid = grid_of(p, i);
-      const TileShape q = options.query_tile ? *options.query_tile : best_tile(grid, TileSide::kQueries, kLanes);
-      const TileShape k = !backward ? TileShape{1, 1, rows}
-                          : options.key_tile ? *options.key_tile : best_tile(grid, TileSide::kKeys, kLanes);
+      const TileShape q =
+          options.query_tile ? *options.query_tile : best_tile(grid, TileSide::kQueries, kLanes);
+      const TileShape k = !backward          ? TileShape{1, 1, rows}
+                          : options.key_tile ? *options.key_tile
+                                             : best_tile(grid, TileSide::kKeys, kLanes);
       plan.query_tiles.push_back(q);
       plan.key_tiles.push_back(k);
       const double forward = computed_pairs(grid, TileSide::kQueries, q, kLanes);
       // Backward: three of the seven products run over query tiles, four over key tiles.
-      computed += backward ? (3 * forward + 4 * computed_pairs(grid, TileSide::kKeys, k, kLanes)) / 7 : forward;
+      computed +=
+          backward ? (3 * forward + 4 * computed_pairs(grid, TileSide::kKeys, k, kLanes)) / 7 : forward;
       computed += static_cast<double>(p.additional) * static_cast<double>(query_tokens(p, i));
     }
     const double useful = visible_pairs(p);
     plan.waste = useful > 0 ? computed * static_cast<double>(p.batch) / useful : 1.0;
-    plan.private_bytes = aligned(cpu::kernels(p.dtype).scratch_bytes(p.head_dim, p.value_dim, rows, cpu::kMaxTiles));
+    plan.private_bytes =
+        aligned(cpu::kernels(p.dtype).scratch_bytes(p.head_dim, p.value_dim, rows, cpu::kMaxTiles));
     plan.shared_bytes = 64;  // for alignment
     if (backward) {
       Index numbers = 0;
@@ -185,7 +196,8 @@ class Cpu final : public Backend {
     return plan;
   }
 
-  void run(const Problem& p, const Plan& plan, const Tensors& tensors, Executor& executor, std::byte* workspace) const override {
+  void run(const Problem& p, const Plan& plan, const Tensors& tensors, Executor& executor,
+           std::byte* workspace) const override {
     const bool backward = p.direction == Direction::kBackward;
     const cpu::Kernels& kernels = cpu::kernels(p.dtype);
     const std::vector<Sequence> list = sequences_of(p, tensors);
@@ -194,20 +206,23 @@ class Cpu final : public Backend {
 
     TileJob common;
     common.problem = &p;
-    common.rows_per_block = backward ? rows_per_block(p) : static_cast<int>(plan.key_tiles.empty() ? 16 : plan.key_tile(0)[2]);
+    common.rows_per_block =
+        backward ? rows_per_block(p) : static_cast<int>(plan.key_tiles.empty() ? 16 : plan.key_tile(0)[2]);
     std::vector<Pass> over_queries, over_keys;
     for (const Sequence& s : list) {
       over_queries.emplace_back(s, s.grid, TileSide::kQueries, plan.query_tile(s.number), false);
       if (!backward) continue;
       over_keys.emplace_back(s, s.grid, TileSide::kKeys, plan.key_tile(s.number), false);
       if (p.additional > 0)
-        over_keys.emplace_back(s, additional_grid(s.grid, p.additional), TileSide::kKeys, TileShape{1, 1, kLanes}, true);
+        over_keys.emplace_back(s, additional_grid(s.grid, p.additional), TileSide::kKeys,
+                               TileShape{1, 1, kLanes}, true);
     }
     const std::vector<GridView> deltas = backward ? delta_views(p, list, base) : std::vector<GridView>();
-    run_passes(p, over_queries, p.heads, common, deltas, backward ? kernels.query_gradient : kernels.forward, executor, scratch,
-               plan.private_bytes);
+    run_passes(p, over_queries, p.heads, common, deltas, backward ? kernels.query_gradient : kernels.forward,
+               executor, scratch, plan.private_bytes);
     if (backward)
-      run_passes(p, over_keys, p.kv_heads, common, deltas, kernels.key_gradient, executor, scratch, plan.private_bytes);
+      run_passes(p, over_keys, p.kv_heads, common, deltas, kernels.key_gradient, executor, scratch,
+                 plan.private_bytes);
     fill_tails(p, tensors);
   }
 };

@@ -36,7 +36,8 @@ inline constexpr T kInfinity = std::numeric_limits<T>::infinity();
 
 // S = -inf where masked; then P, m, l. True if some m grew, so that O must be scaled by `factor`.
 template <class T>
-bool softmax(const Sight<T>& sight, T* HWY_RESTRICT scores, T* HWY_RESTRICT max, T* HWY_RESTRICT sum, T* HWY_RESTRICT factor) {
+bool softmax(const Sight<T>& sight, T* HWY_RESTRICT scores, T* HWY_RESTRICT max, T* HWY_RESTRICT sum,
+             T* HWY_RESTRICT factor) {
   const Tag<T> d;
   bool grew = false;
   for (int v = 0; v < kVectors<T>; ++v) {
@@ -76,8 +77,8 @@ bool softmax(const Sight<T>& sight, T* HWY_RESTRICT scores, T* HWY_RESTRICT max,
 
 // scores := P, grads := dS; both 0 where masked. lse and delta are per lane or per row.
 template <bool kPerLane, class T>
-void weigh_gradients(const Sight<T>& sight, T* HWY_RESTRICT scores, T* HWY_RESTRICT grads, const T* HWY_RESTRICT lse,
-                     const T* HWY_RESTRICT delta) {
+void weigh_gradients(const Sight<T>& sight, T* HWY_RESTRICT scores, T* HWY_RESTRICT grads,
+                     const T* HWY_RESTRICT lse, const T* HWY_RESTRICT delta) {
   const Tag<T> d;
   for (int i = 0; i < sight.segments; ++i) {
     const Segment<T>& s = sight.segment[i];
@@ -113,10 +114,11 @@ void scale_lanes(T* HWY_RESTRICT acc, std::size_t pitch, const T* HWY_RESTRICT f
 
 // S of the rows that a tile sees.
 template <class T>
-void dot_seen(const Sight<T>& sight, const T* rows, std::size_t pitch, const T* lanes, Index depth, T* scores) {
+void dot_seen(const Sight<T>& sight, const T* rows, std::size_t pitch, const T* lanes, Index depth,
+              T* scores) {
   const int first = sight.first_row();
-  dot_rows(rows + static_cast<std::size_t>(first) * pitch, pitch, sight.end_row() - first, lanes, static_cast<std::size_t>(depth),
-           scores + first * kLanes);
+  dot_rows(rows + static_cast<std::size_t>(first) * pitch, pitch, sight.end_row() - first, lanes,
+           static_cast<std::size_t>(depth), scores + first * kLanes);
 }
 
 // The lane tiles of a strip, and everything that the three passes share.
@@ -132,8 +134,9 @@ struct Strip {
   T scale;
 
   Strip(const TileJob& j, Side side, std::byte* memory)
-      : job(j), p(*j.problem), seq(*j.sequence), m(p.head_dim, p.value_dim, j.rows_per_block, strip_tiles(j.lanes, j.tile), memory),
-        tiles(m.tiles), scale(static_cast<T>(p.effective_scale())) {
+      : job(j), p(*j.problem), seq(*j.sequence),
+        m(p.head_dim, p.value_dim, j.rows_per_block, strip_tiles(j.lanes, j.tile), memory), tiles(m.tiles),
+        scale(static_cast<T>(p.effective_scale())) {
     const TileGrid cut{job.lanes, job.tile};
     for (; count < cut.count(); ++count) {
       new (tiles + count) LaneTile(job.grid, cut.box(count), side);
@@ -145,8 +148,10 @@ struct Strip {
   // finite tells whether all K are.
   template <class Fn>
   void for_each_key_block(Index kv_head, const Fn& fn) {
-    const auto visit = [&](Role key, Role value, const Index* dilation, const Index* residue, bool everything) HWY_ATTR {
-      const bool finite = load_rows(job, *m.block, seq[key], kv_head, p.head_dim, dilation, residue, m.pitch_a, m.rows_a);
+    const auto visit = [&](Role key, Role value, const Index* dilation, const Index* residue,
+                           bool everything) HWY_ATTR {
+      const bool finite =
+          load_rows(job, *m.block, seq[key], kv_head, p.head_dim, dilation, residue, m.pitch_a, m.rows_a);
       load_rows(job, *m.block, seq[value], kv_head, p.value_dim, dilation, residue, m.pitch_b, m.rows_b);
       if (!finite) mark_bad(m.rows_a, m.pitch_a, nullptr, 0);
       for (int t = 0; t < count; ++t) {
@@ -158,7 +163,8 @@ struct Strip {
     RowBlocks rows(hull, job.rows_per_block);
     while (rows.next(*m.block)) visit(Role::kKey, Role::kValue, job.dilation, job.residue, false);
     RowBlocks more(Box{{{0, 1}, {0, 1}, {0, p.additional}}}, job.rows_per_block);
-    while (more.next(*m.block)) visit(Role::kAdditionalKey, Role::kAdditionalValue, kUndilated, kNoResidue, true);
+    while (more.next(*m.block))
+      visit(Role::kAdditionalKey, Role::kAdditionalValue, kUndilated, kNoResidue, true);
   }
 
   void mark_bad(const T* a, std::size_t pitch_a, const T* b, std::size_t pitch_b) {
@@ -178,7 +184,8 @@ struct Strip {
       if (lse[i] == -kInfinity<T>) lse[i] = kInfinity<T>;
   }
 
-  void store_scaled(int t, const GridView& view, Index head, Index channels, T* acc, std::size_t pitch, T by) {
+  void store_scaled(int t, const GridView& view, Index head, Index channels, T* acc, std::size_t pitch,
+                    T by) {
     std::fill(m.factor, m.factor + kLanes, by);
     scale_lanes(acc, pitch, m.factor);
     store_lanes(job, tiles[t], view, head, channels, acc, pitch);
@@ -193,14 +200,16 @@ void forward(const TileJob& job, std::byte* memory) {
   const Problem& p = strip.p;
   for (Index h = job.head_begin; h < job.head_end; ++h) {
     for (int t = 0; t < strip.count; ++t) {
-      load_lanes(job, strip.tiles[t], strip.seq[Role::kQuery], h, p.head_dim, strip.scale, m.line, m.lanes_a(t));
+      load_lanes(job, strip.tiles[t], strip.seq[Role::kQuery], h, p.head_dim, strip.scale, m.line,
+                 m.lanes_a(t));
       std::fill(m.acc_b(t), m.acc_b(t) + kLanes * m.pitch_b, T{0});
       std::fill(m.stat_a(t), m.stat_a(t) + kLanes, std::numeric_limits<T>::lowest());
       std::fill(m.stat_b(t), m.stat_b(t) + kLanes, T{0});
     }
     strip.for_each_key_block(h / (p.heads / p.kv_heads), [&](int t, bool) HWY_ATTR {
       dot_seen(*m.sight, m.rows_a, m.pitch_a, m.lanes_a(t), p.head_dim, m.scores);
-      if (softmax(*m.sight, m.scores, m.stat_a(t), m.stat_b(t), m.factor)) scale_lanes(m.acc_b(t), m.pitch_b, m.factor);
+      if (softmax(*m.sight, m.scores, m.stat_a(t), m.stat_b(t), m.factor))
+        scale_lanes(m.acc_b(t), m.pitch_b, m.factor);
       accumulate_rows(*m.sight, m.scores, m.rows_b, m.pitch_b, m.acc_b(t));
     });
     for (int t = 0; t < strip.count; ++t) {
@@ -214,7 +223,8 @@ void forward(const TileJob& job, std::byte* memory) {
       }
       scale_lanes(m.acc_b(t), m.pitch_b, m.factor);
       store_lanes(job, strip.tiles[t], strip.seq[Role::kOut], h, p.value_dim, m.acc_b(t), m.pitch_b);
-      if (strip.seq[Role::kLse].data) store_lane_scalars(job, strip.tiles[t], strip.seq[Role::kLse], h, m.stat_a(t));
+      if (strip.seq[Role::kLse].data)
+        store_lane_scalars(job, strip.tiles[t], strip.seq[Role::kLse], h, m.stat_a(t));
     }
   }
 }
@@ -253,20 +263,26 @@ void key_gradient(const TileJob& job, std::byte* memory) {
   const Problem& p = strip.p;
   const Sequence& seq = strip.seq;
   const Index heads_per_kv = p.heads / p.kv_heads;
-  const auto role = [&](Role plain, Role additional) -> const GridView& { return seq[job.additional ? additional : plain]; };
+  const auto role = [&](Role plain, Role additional) -> const GridView& {
+    return seq[job.additional ? additional : plain];
+  };
 
   for (Index kv = job.head_begin; kv < job.head_end; ++kv) {
     for (int t = 0; t < strip.count; ++t) {
-      load_lanes(job, strip.tiles[t], role(Role::kKey, Role::kAdditionalKey), kv, p.head_dim, strip.scale, m.line, m.lanes_a(t));
-      load_lanes(job, strip.tiles[t], role(Role::kValue, Role::kAdditionalValue), kv, p.value_dim, T{1}, m.line, m.lanes_b(t));
+      load_lanes(job, strip.tiles[t], role(Role::kKey, Role::kAdditionalKey), kv, p.head_dim, strip.scale,
+                 m.line, m.lanes_a(t));
+      load_lanes(job, strip.tiles[t], role(Role::kValue, Role::kAdditionalValue), kv, p.value_dim, T{1},
+                 m.line, m.lanes_b(t));
       std::fill(m.acc_a(t), m.acc_a(t) + kLanes * m.pitch_a, T{0});
       std::fill(m.acc_b(t), m.acc_b(t) + kLanes * m.pitch_b, T{0});
     }
     for (Index h = kv * heads_per_kv; h < (kv + 1) * heads_per_kv; ++h) {
       RowBlocks rows(strip.hull, job.rows_per_block);
       while (rows.next(*m.block)) {
-        bool finite = load_rows(job, *m.block, seq[Role::kQuery], h, p.head_dim, job.dilation, job.residue, m.pitch_a, m.rows_a);
-        finite &= load_rows(job, *m.block, seq[Role::kGradOut], h, p.value_dim, job.dilation, job.residue, m.pitch_b, m.rows_b);
+        bool finite = load_rows(job, *m.block, seq[Role::kQuery], h, p.head_dim, job.dilation, job.residue,
+                                m.pitch_a, m.rows_a);
+        finite &= load_rows(job, *m.block, seq[Role::kGradOut], h, p.value_dim, job.dilation, job.residue,
+                            m.pitch_b, m.rows_b);
         load_row_scalars(job, *m.block, seq[Role::kLse], h, m.row_lse);
         load_row_scalars(job, *m.block, job.delta, h, m.row_delta);
         strip.mend_empty(m.row_lse, m.block->rows);
@@ -282,8 +298,10 @@ void key_gradient(const TileJob& job, std::byte* memory) {
       }
     }
     for (int t = 0; t < strip.count; ++t) {
-      strip.store_scaled(t, role(Role::kGradKey, Role::kGradAdditionalKey), kv, p.head_dim, m.acc_a(t), m.pitch_a, strip.scale);
-      strip.store_scaled(t, role(Role::kGradValue, Role::kGradAdditionalValue), kv, p.value_dim, m.acc_b(t), m.pitch_b, T{1});
+      strip.store_scaled(t, role(Role::kGradKey, Role::kGradAdditionalKey), kv, p.head_dim, m.acc_a(t),
+                         m.pitch_a, strip.scale);
+      strip.store_scaled(t, role(Role::kGradValue, Role::kGradAdditionalValue), kv, p.value_dim, m.acc_b(t),
+                         m.pitch_b, T{1});
     }
   }
 }

@@ -6,6 +6,8 @@
 #pragma once
 
 #include <cstddef>
+#include <string>
+#include <vector>
 
 #include "cpu/lane_tile.h"
 #include "plan/grid_view.h"
@@ -16,14 +18,14 @@ namespace nearfield::cpu {
 struct TileJob {
   const Problem* problem = nullptr;
   const Sequence* sequence = nullptr;
-  GridView delta;              // rowsum(dO * O) - dlse of every query, written by query_gradient
-  Grid grid;                   // the dilation group
+  GridView delta;  // rowsum(dO * O) - dlse of every query, written by query_gradient
+  Grid grid;       // the dilation group
   Index residue[kMaxRank] = {0, 0, 0}, dilation[kMaxRank] = {1, 1, 1};  // token = residue + i * dilation
   Index batch = 0;
-  Box lanes;                   // the strip
-  TileShape tile{1, 1, 1};     // its lane tiles; more than one along one axis only
+  Box lanes;                           // the strip
+  TileShape tile{1, 1, 1};             // its lane tiles; more than one along one axis only
   Index head_begin = 0, head_end = 0;  // query heads; key/value heads in key_gradient
-  bool additional = false;     // key_gradient: the lanes are additional keys
+  bool additional = false;             // key_gradient: the lanes are additional keys
   int rows_per_block = kMaxRows;
 };
 
@@ -38,5 +40,9 @@ struct Kernels {
 
 // The kernels of the chosen target, in float (float32 and 16-bit storage) or double.
 const Kernels& kernels(DType dtype);
+
+// The targets that this machine has, the chosen one first. NEARFIELD_CPU_TARGET forces one; throws
+// Unsupported if that is none of them.
+std::vector<std::string> targets();
 
 }  // namespace nearfield::cpu

@@ -10,7 +10,6 @@
 #include <limits>
 #include <stdexcept>
 
-#include "cpu/cpu.h"
 #include "cpu/kernel.h"
 #include "runtime/environment.h"
 
@@ -34,17 +33,17 @@ inline constexpr Kernels kFloat = {HWY_TARGET == HWY_AVX3   ? "avx512"
                                    : HWY_TARGET == HWY_SSE4 ? "sse4"
                                    : HWY_TARGET == HWY_NEON ? "neon"
                                                             : "scalar",
-                                   &scratch_bytes<float>, &forward<float>, &query_gradient<float>, &key_gradient<float>};
-inline constexpr Kernels kDouble = {kFloat.target, &scratch_bytes<double>, &forward<double>, &query_gradient<double>,
-                                    &key_gradient<double>};
+                                   &scratch_bytes<float>, &forward<float>, &query_gradient<float>,
+                                   &key_gradient<float>};
+inline constexpr Kernels kDouble = {kFloat.target, &scratch_bytes<double>, &forward<double>,
+                                    &query_gradient<double>, &key_gradient<double>};
 const Kernels* const kTable[] = {&kFloat, &kDouble};
 
 }  // namespace nearfield::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
-namespace nearfield {
-namespace cpu {
+namespace nearfield::cpu {
 namespace {
 
 struct Target {
@@ -53,29 +52,29 @@ struct Target {
 };
 
 // Best first.
-const std::vector<Target>& targets() {
+const std::vector<Target>& all_targets() {
   static const std::vector<Target> list = {
 #if HWY_TARGETS & HWY_AVX3
-      {N_AVX3::kTable, __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-                           __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx2") &&
-                           __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2")},
+    {N_AVX3::kTable, __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+                         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx2") &&
+                         __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2")},
 #endif
 #if HWY_TARGETS & HWY_AVX2
-      {N_AVX2::kTable, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
-                           __builtin_cpu_supports("bmi2")},
+    {N_AVX2::kTable, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                         __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2")},
 #endif
 #if HWY_TARGETS & HWY_SSE4
-      {N_SSE4::kTable, __builtin_cpu_supports("sse4.1") && __builtin_cpu_supports("sse4.2")},
+    {N_SSE4::kTable, __builtin_cpu_supports("sse4.1") && __builtin_cpu_supports("sse4.2")},
 #endif
 #if HWY_TARGETS & HWY_NEON
-      {N_NEON::kTable, true},
+    {N_NEON::kTable, true},
 #endif
 #if HWY_TARGETS & HWY_EMU128
-      {N_EMU128::kTable, true},
+    {N_EMU128::kTable, true},
 #endif
 #if HWY_TARGETS & HWY_SCALAR
-      {N_SCALAR::kTable, true},
+    {N_SCALAR::kTable, true},
 #endif
   };
   return list;
@@ -85,7 +84,7 @@ const Target& chosen() {
   static const Target& target = []() -> const Target& {
     const std::string forced = environment("NEARFIELD_CPU_TARGET");
     std::string here;
-    for (const Target& t : targets()) {
+    for (const Target& t : all_targets()) {
       if (!t.here) continue;
       if (forced.empty() || forced == t.table[0]->target) return t;
       here += (here.empty() ? "" : ", ") + std::string(t.table[0]->target);
@@ -100,16 +99,12 @@ const Target& chosen() {
 
 const Kernels& kernels(DType dtype) { return *chosen().table[dtype == DType::kFloat64 ? 1 : 0]; }
 
-}  // namespace cpu
-
-std::string cpu_target() { return cpu::chosen().table[0]->target; }
-
-std::vector<std::string> cpu_targets() {
-  std::vector<std::string> names;
-  for (const cpu::Target& t : cpu::targets())
-    if (t.here) names.emplace_back(t.table[0]->target);
+std::vector<std::string> targets() {
+  std::vector<std::string> names{chosen().table[0]->target};
+  for (const Target& t : all_targets())
+    if (t.here && names[0] != t.table[0]->target) names.emplace_back(t.table[0]->target);
   return names;
 }
 
-}  // namespace nearfield
+}  // namespace nearfield::cpu
 #endif  // HWY_ONCE

@@ -17,18 +17,18 @@
 
 namespace nearfield::cpu {
 
-inline constexpr int kLanes = 16;      // tokens of a lane tile: one AVX-512 register of floats
-inline constexpr int kMaxRows = 64;    // rows of a block
-inline constexpr int kMaxTiles = 8;    // lane tiles of a strip
-inline constexpr int kLaneGroup = 4;   // lanes that share a register tile when rows are accumulated
+inline constexpr int kLanes = 16;     // tokens of a lane tile: one AVX-512 register of floats
+inline constexpr int kMaxRows = 64;   // rows of a block
+inline constexpr int kMaxTiles = 8;   // lane tiles of a strip
+inline constexpr int kLaneGroup = 4;  // lanes that share a register tile when rows are accumulated
 inline constexpr int kGroups = kLanes / kLaneGroup;
 
 enum class Side { kQueries, kKeys };
 
 // Rows of a block that follow each other along the fastest axis.
 struct RowRun {
-  Index token[kMaxRank];               // the first, in the coordinates of the undilated grid
-  int start = 0, count = 0;            // rows [start, start + count) of the block
+  Index token[kMaxRank];     // the first, in the coordinates of the undilated grid
+  int start = 0, count = 0;  // rows [start, start + count) of the block
 };
 
 struct RowBlock {
@@ -39,9 +39,9 @@ struct RowBlock {
 // What a lane tile sees of a block: pieces of its runs.
 template <class T>
 struct Segment {
-  int start = 0, count = 0;            // rows [start, start + count) of the block
-  bool full = false;                   // every lane sees every row: no mask
-  T begin[kLanes], end[kLanes];        // else lane l sees rows start + [begin, end)
+  int start = 0, count = 0;                      // rows [start, start + count) of the block
+  bool full = false;                             // every lane sees every row: no mask
+  T begin[kLanes], end[kLanes];                  // else lane l sees rows start + [begin, end)
   int group_begin[kGroups], group_end[kGroups];  // the span of these over each group of lanes
 };
 
@@ -56,9 +56,9 @@ struct Sight {
 
 struct LaneTile {
   int count = 0;
-  Index coord[kLanes][kMaxRank];       // of each lane, in its undilated grid
-  Interval sees[kMaxRank][kLanes];     // rows that each lane sees, per axis
-  Box hull;                            // of all of them
+  Index coord[kLanes][kMaxRank];    // of each lane, in its undilated grid
+  Interval sees[kMaxRank][kLanes];  // rows that each lane sees, per axis
+  Box hull;                         // of all of them
 
   // box: not empty, at most kLanes tokens.
   LaneTile(const Grid& grid, const Box& box, Side lanes_are) {
@@ -93,7 +93,9 @@ struct LaneTile {
   template <class T>
   void look(const RowRun& run, Sight<T>& sight) const {
     const Interval here{run.token[2], run.token[2] + run.count};
-    if (!hull.axis[0].contains(run.token[0]) || !hull.axis[1].contains(run.token[1]) || intersect(hull.axis[2], here).empty()) return;
+    if (!hull.axis[0].contains(run.token[0]) || !hull.axis[1].contains(run.token[1]) ||
+        intersect(hull.axis[2], here).empty())
+      return;
     bool active[kLanes], everyone = true;
     Interval some{here.end, here.begin}, all = here;  // rows that some lane sees, and that all see
     for (int l = 0; l < count; ++l) {

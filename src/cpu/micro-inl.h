@@ -35,7 +35,7 @@ using Vector = hn::Vec<Tag<T>>;
 template <class T>
 inline constexpr int kWidth = static_cast<int>(hn::MaxLanes(Tag<T>()));  // T per vector
 template <class T>
-inline constexpr int kVectors = kLanes / kWidth<T>;                      // vectors per lane tile
+inline constexpr int kVectors = kLanes / kWidth<T>;  // vectors per lane tile
 
 inline constexpr bool kManyRegisters = HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_NEON;
 
@@ -51,8 +51,8 @@ HWY_INLINE void pin(V& x) {
 
 // S of J rows and V vectors of lanes, starting at vector v0.
 template <int J, int V, class T>
-HWY_INLINE void dot_tile(const T* HWY_RESTRICT rows, std::size_t pitch, const T* HWY_RESTRICT lanes, std::size_t depth,
-                         T* HWY_RESTRICT out) {
+HWY_INLINE void dot_tile(const T* HWY_RESTRICT rows, std::size_t pitch, const T* HWY_RESTRICT lanes,
+                         std::size_t depth, T* HWY_RESTRICT out) {
   const Tag<T> d;
   Vector<T> acc[J][V];
   for (int j = 0; j < J; ++j)
@@ -81,19 +81,22 @@ void dot_rows(const T* rows, std::size_t pitch, int count, const T* lanes, std::
     const T* q = lanes + v * kWidth<T>;
     T* s = out + v * kWidth<T>;
     int j = 0;
-    for (; j + kRows <= count; j += kRows) dot_tile<kRows, kAtOnce>(rows + static_cast<std::size_t>(j) * pitch, pitch, q, depth, s + j * kLanes);
-    for (; j < count; j += 4) dot_tile<4, kAtOnce>(rows + static_cast<std::size_t>(j) * pitch, pitch, q, depth, s + j * kLanes);
+    for (; j + kRows <= count; j += kRows)
+      dot_tile<kRows, kAtOnce>(rows + static_cast<std::size_t>(j) * pitch, pitch, q, depth, s + j * kLanes);
+    for (; j < count; j += 4)
+      dot_tile<4, kAtOnce>(rows + static_cast<std::size_t>(j) * pitch, pitch, q, depth, s + j * kLanes);
   }
 }
 
 // kLaneGroup lanes and V vectors of channels of acc, over all rows that concern these lanes.
 template <int V, class T>
-HWY_INLINE void accumulate_tile(const Sight<T>& sight, int group, const T* HWY_RESTRICT weights, const T* HWY_RESTRICT rows,
-                                std::size_t pitch, T* HWY_RESTRICT acc_out) {
+HWY_INLINE void accumulate_tile(const Sight<T>& sight, int group, const T* HWY_RESTRICT weights,
+                                const T* HWY_RESTRICT rows, std::size_t pitch, T* HWY_RESTRICT acc_out) {
   const Tag<T> d;
   Vector<T> acc[kLaneGroup][V];
   for (int l = 0; l < kLaneGroup; ++l)
-    for (int v = 0; v < V; ++v) acc[l][v] = hn::Load(d, acc_out + static_cast<std::size_t>(l) * pitch + v * kWidth<T>);
+    for (int v = 0; v < V; ++v)
+      acc[l][v] = hn::Load(d, acc_out + static_cast<std::size_t>(l) * pitch + v * kWidth<T>);
   for (int i = 0; i < sight.segments; ++i) {
     const Segment<T>& s = sight.segment[i];
     const int end = s.start + s.group_end[group];
@@ -111,7 +114,8 @@ HWY_INLINE void accumulate_tile(const Sight<T>& sight, int group, const T* HWY_R
     }
   }
   for (int l = 0; l < kLaneGroup; ++l)
-    for (int v = 0; v < V; ++v) hn::Store(acc[l][v], d, acc_out + static_cast<std::size_t>(l) * pitch + v * kWidth<T>);
+    for (int v = 0; v < V; ++v)
+      hn::Store(acc[l][v], d, acc_out + static_cast<std::size_t>(l) * pitch + v * kWidth<T>);
 }
 
 // acc: [kLanes][pitch]; pitch is a multiple of the vector width and holds for rows and acc alike.
@@ -122,7 +126,8 @@ void accumulate_rows(const Sight<T>& sight, const T* weights, const T* rows, std
     const T* w = weights + group * kLaneGroup;
     T* a = acc + static_cast<std::size_t>(group * kLaneGroup) * pitch;
     std::size_t c = 0;
-    for (; c + kWide <= pitch; c += kWide) accumulate_tile<kWide / kWidth<T>>(sight, group, w, rows + c, pitch, a + c);
+    for (; c + kWide <= pitch; c += kWide)
+      accumulate_tile<kWide / kWidth<T>>(sight, group, w, rows + c, pitch, a + c);
     if (kManyRegisters && c + 2 * kWidth<T> <= pitch) {
       accumulate_tile<2>(sight, group, w, rows + c, pitch, a + c);
       c += 2 * kWidth<T>;
@@ -148,7 +153,8 @@ HWY_INLINE V log_or_nan(V x) {
 template <class T>
 HWY_INLINE hn::Mask<Tag<T>> sees(const Segment<T>& s, int v, Vector<T> j) {
   const Tag<T> d;
-  return hn::And(hn::Ge(j, hn::LoadU(d, s.begin + v * kWidth<T>)), hn::Lt(j, hn::LoadU(d, s.end + v * kWidth<T>)));
+  return hn::And(hn::Ge(j, hn::LoadU(d, s.begin + v * kWidth<T>)),
+                 hn::Lt(j, hn::LoadU(d, s.end + v * kWidth<T>)));
 }
 
 }  // namespace nearfield::cpu::HWY_NAMESPACE

@@ -41,12 +41,13 @@ HWY_INLINE Vector<T> load_row(const GridView& v, Index at, Index n, T* HWY_RESTR
     if (c == n) return check;
   }
   const Index tail = c;
-  for (Index i = c; i < (n + kWidth<T> - 1) / kWidth<T> * kWidth<T>; i += kWidth<T>) hn::Store(zero, d, row + i);
+  for (Index i = c; i < (n + kWidth<T> - 1) / kWidth<T> * kWidth<T>; i += kWidth<T>)
+    hn::Store(zero, d, row + i);
   if (v.dtype == DType::kBFloat16 && v.channel == 1) {
     const auto* from = static_cast<const std::uint16_t*>(v.data) + at;
     for (; c < n; ++c) row[c] = static_cast<T>(bfloat16_to_float(from[c]));
   } else if (v.dtype == DType::kFloat16 && v.channel == 1) {
-    const auto* from = static_cast<const _Float16*>(v.data) + at;
+    const auto* from = static_cast<const Float16*>(v.data) + at;
     for (; c < n; ++c) row[c] = static_cast<T>(from[c]);
   } else {
     for (; c < n; ++c) row[c] = static_cast<T>(load_element(v.data, v.dtype, at + c * v.channel));
@@ -68,14 +69,16 @@ bool load_rows(const TileJob& job, const RowBlock& block, const GridView& view, 
     Index at = view.at(job.batch, token, head);
     const Index step = view.axis[2] * dilation[2];
     for (int j = 0; j < s.count; ++j, at += step)
-      check = hn::Add(check, load_row(view, at, channels, rows + static_cast<std::size_t>(s.start + j) * pitch));
+      check =
+          hn::Add(check, load_row(view, at, channels, rows + static_cast<std::size_t>(s.start + j) * pitch));
   }
   return hn::AllFalse(d, hn::IsNaN(check));
 }
 
 // One number per query row of a block.
 template <class T>
-void load_row_scalars(const TileJob& job, const RowBlock& block, const GridView& view, Index head, T* values) {
+void load_row_scalars(const TileJob& job, const RowBlock& block, const GridView& view, Index head,
+                      T* values) {
   for (int i = 0; i < block.runs; ++i) {
     const RowRun& s = block.run[i];
     Index token[kMaxRank];
@@ -94,8 +97,8 @@ inline Index lane_at(const TileJob& job, const LaneTile& tile, const GridView& v
 
 // The lanes' channels times `scale`, transposed to [channels][kLanes]; unused lanes are 0.
 template <class T>
-void load_lanes(const TileJob& job, const LaneTile& tile, const GridView& view, Index head, Index channels, T scale,
-                T* HWY_RESTRICT line, T* HWY_RESTRICT lanes) {
+void load_lanes(const TileJob& job, const LaneTile& tile, const GridView& view, Index head, Index channels,
+                T scale, T* HWY_RESTRICT line, T* HWY_RESTRICT lanes) {
   if (tile.count < kLanes) std::fill(lanes, lanes + channels * kLanes, T{0});
   for (int l = 0; l < tile.count; ++l) {
     load_row(view, lane_at(job, tile, view, l, head), channels, line);
@@ -104,20 +107,24 @@ void load_lanes(const TileJob& job, const LaneTile& tile, const GridView& view, 
 }
 
 template <class T>
-void load_lane_scalars(const TileJob& job, const LaneTile& tile, const GridView& view, Index head, T* values) {
+void load_lane_scalars(const TileJob& job, const LaneTile& tile, const GridView& view, Index head,
+                       T* values) {
   std::fill(values, values + kLanes, T{0});
-  for (int l = 0; l < tile.count; ++l) values[l] = static_cast<const T*>(view.data)[lane_at(job, tile, view, l, head)];
+  for (int l = 0; l < tile.count; ++l)
+    values[l] = static_cast<const T*>(view.data)[lane_at(job, tile, view, l, head)];
 }
 
 template <class T>
-void store_lane_scalars(const TileJob& job, const LaneTile& tile, const GridView& view, Index head, const T* values) {
-  for (int l = 0; l < tile.count; ++l) static_cast<T*>(view.data)[lane_at(job, tile, view, l, head)] = values[l];
+void store_lane_scalars(const TileJob& job, const LaneTile& tile, const GridView& view, Index head,
+                        const T* values) {
+  for (int l = 0; l < tile.count; ++l)
+    static_cast<T*>(view.data)[lane_at(job, tile, view, l, head)] = values[l];
 }
 
 // delta = rowsum(dO * O) - dlse; grad_out is [value_dim][kLanes].
 template <class T>
-void lane_deltas(const TileJob& job, const LaneTile& tile, Index head, const T* HWY_RESTRICT grad_out, T* HWY_RESTRICT line,
-                 T* HWY_RESTRICT delta) {
+void lane_deltas(const TileJob& job, const LaneTile& tile, Index head, const T* HWY_RESTRICT grad_out,
+                 T* HWY_RESTRICT line, T* HWY_RESTRICT delta) {
   const Sequence& seq = *job.sequence;
   const GridView &out = seq[Role::kOut], &grad_lse = seq[Role::kGradLse];
   std::fill(delta, delta + kLanes, T{0});
@@ -144,7 +151,8 @@ void store_lanes(const TileJob& job, const LaneTile& tile, const GridView& view,
       auto* to = static_cast<std::uint16_t*>(view.data) + at;
       for (Index c = 0; c < channels; ++c) to[c] = float_to_bfloat16(static_cast<float>(row[c]));
     } else {
-      for (Index c = 0; c < channels; ++c) store_element(view.data, view.dtype, at + c * view.channel, static_cast<double>(row[c]));
+      for (Index c = 0; c < channels; ++c)
+        store_element(view.data, view.dtype, at + c * view.channel, static_cast<double>(row[c]));
     }
   }
 }
@@ -162,8 +170,8 @@ void mark_bad_rows(const RowBlock& block, const T* rows, std::size_t pitch, bool
 // accumulate_rows() without the marked rows: the lanes that see one of them become NaN instead, and no
 // other lane does (0 * NaN would be NaN).
 template <class T>
-void accumulate_around(const Sight<T>& sight, const bool* bad, const T* weights, const T* rows, std::size_t pitch, T* acc,
-                       Sight<T>& pieces) {
+void accumulate_around(const Sight<T>& sight, const bool* bad, const T* weights, const T* rows,
+                       std::size_t pitch, T* acc, Sight<T>& pieces) {
   pieces.segments = 0;
   bool poisoned[kLanes] = {};
   for (int i = 0; i < sight.segments; ++i) {
@@ -180,12 +188,15 @@ void accumulate_around(const Sight<T>& sight, const bool* bad, const T* weights,
       }
       begin = j + 1;
       for (int l = 0; l < kLanes && !end; ++l)
-        poisoned[l] = poisoned[l] || s.full || (static_cast<T>(j) >= s.begin[l] && static_cast<T>(j) < s.end[l]);
+        poisoned[l] =
+            poisoned[l] || s.full || (static_cast<T>(j) >= s.begin[l] && static_cast<T>(j) < s.end[l]);
     }
   }
   accumulate_rows(pieces, weights, rows, pitch, acc);
   for (int l = 0; l < kLanes; ++l)
-    if (poisoned[l]) std::fill(acc + static_cast<std::size_t>(l) * pitch, acc + static_cast<std::size_t>(l + 1) * pitch, std::numeric_limits<T>::quiet_NaN());
+    if (poisoned[l])
+      std::fill(acc + static_cast<std::size_t>(l) * pitch, acc + static_cast<std::size_t>(l + 1) * pitch,
+                std::numeric_limits<T>::quiet_NaN());
 }
 
 }  // namespace nearfield::cpu::HWY_NAMESPACE

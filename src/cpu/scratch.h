@@ -16,19 +16,21 @@ inline constexpr std::size_t kAlignment = 64;
 
 inline std::size_t rounded(std::size_t n, std::size_t to) { return (n + to - 1) / to * to; }
 
-inline int strip_tiles(const Box& lanes, const TileShape& tile) { return static_cast<int>(TileGrid{lanes, tile}.count()); }
+inline int strip_tiles(const Box& lanes, const TileShape& tile) {
+  return static_cast<int>(TileGrid{lanes, tile}.count());
+}
 
 template <class T>
 struct Scratch {
   // Channels of a row, rounded up to a full vector of the widest target.
   std::size_t pitch_a, pitch_b, lane_size_a, lane_size_b;
-  T *rows_a, *rows_b;              // [N][pitch]: K and V, or Q and dO
-  T *scores, *grads;               // [N][M]
-  T *row_lse, *row_delta;          // [N]
-  T *factor, *line;                // [M], one row of channels
-  bool* bad;                       // [N]: rows that are not finite
+  T *rows_a, *rows_b;      // [N][pitch]: K and V, or Q and dO
+  T *scores, *grads;       // [N][M]
+  T *row_lse, *row_delta;  // [N]
+  T *factor, *line;        // [M], one row of channels
+  bool* bad;               // [N]: rows that are not finite
   RowBlock* block;
-  Sight<T> *sight, *pieces;
+  Sight<T>*sight, *pieces;
   LaneTile* tiles;
   std::size_t bytes;
 
@@ -39,7 +41,8 @@ struct Scratch {
                       n = static_cast<std::size_t>(rows) + 3, count = static_cast<std::size_t>(tile_count);
     std::size_t used = 0;
     const auto take = [&](auto*& pointer, std::size_t items) {
-      pointer = memory ? reinterpret_cast<std::remove_reference_t<decltype(pointer)>>(memory + used) : nullptr;
+      pointer =
+          memory ? reinterpret_cast<std::remove_reference_t<decltype(pointer)>>(memory + used) : nullptr;
       used += rounded(items * sizeof(*pointer), kAlignment);
     };
     pitch_a = rounded(a, kAlignment / sizeof(T));
@@ -69,10 +72,10 @@ struct Scratch {
   }
 
   // Of tile t.
-  T* lanes_a(int t) const { return lanes_a_ + static_cast<std::size_t>(t) * lane_size_a; }          // [head_dim][M]
-  T* lanes_b(int t) const { return lanes_b_ + static_cast<std::size_t>(t) * lane_size_b; }          // [value_dim][M]
-  T* acc_a(int t) const { return acc_a_ + static_cast<std::size_t>(t) * kLanes * pitch_a; }         // [M][pitch_a]
-  T* acc_b(int t) const { return acc_b_ + static_cast<std::size_t>(t) * kLanes * pitch_b; }         // [M][pitch_b]
+  T* lanes_a(int t) const { return lanes_a_ + static_cast<std::size_t>(t) * lane_size_a; }   // [head_dim][M]
+  T* lanes_b(int t) const { return lanes_b_ + static_cast<std::size_t>(t) * lane_size_b; }   // [value_dim][M]
+  T* acc_a(int t) const { return acc_a_ + static_cast<std::size_t>(t) * kLanes * pitch_a; }  // [M][pitch_a]
+  T* acc_b(int t) const { return acc_b_ + static_cast<std::size_t>(t) * kLanes * pitch_b; }  // [M][pitch_b]
   T* stat_a(int t) const { return stat_a_ + t * kLanes; }  // [M]: running max, then lse
   T* stat_b(int t) const { return stat_b_ + t * kLanes; }  // [M]: running sum; backward delta
 

@@ -8,11 +8,9 @@
 namespace nearfield {
 
 const Backend& cpu_backend() {
-  static const Absent backend("cpu", Device::kCpu, "this build has no SIMD kernels: Highway (libhwy-dev) was not found");
+  static const Absent backend("cpu", Device::kCpu,
+                              "this build has no SIMD kernels: Highway (libhwy-dev) was not found");
   return backend;
 }
-
-std::string cpu_target() { return ""; }
-std::vector<std::string> cpu_targets() { return {}; }
 
 }  // namespace nearfield

@@ -33,7 +33,8 @@ Request request_of(const char* op, CausalType causal) {
   return r;
 }
 
-void fill(Request& r, Tensors& tensors, const TensorView& q, const TensorView& k, const TensorView& v, const Options& options) {
+void fill(Request& r, Tensors& tensors, const TensorView& q, const TensorView& k, const TensorView& v,
+          const Options& options) {
   tensors[Role::kQuery] = q;
   tensors[Role::kKey] = k;
   tensors[Role::kValue] = v;
@@ -54,7 +55,8 @@ void plan_and_run(const Request& r, const Tensors& tensors, const Options& optio
   run(problem, make_plan(problem, plan), tensors, options.executor ? *options.executor : shared_executor());
 }
 
-void forward(Request r, const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& out, const Options& options) {
+void forward(Request r, const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& out,
+             const Options& options) {
   Tensors tensors;
   fill(r, tensors, q, k, v, options);
   tensors[Role::kOut] = out;
@@ -86,37 +88,41 @@ void backward(Request r, const TensorView& q, const TensorView& k, const TensorV
 
 }  // namespace
 
-void na1d(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& out, const Window<1>& window,
-          const Options& options) {
+void na1d(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& out,
+          const Window<1>& window, const Options& options) {
   forward(request_of("na1d", window), q, k, v, out, options);
 }
-void na2d(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& out, const Window<2>& window,
-          const Options& options) {
+void na2d(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& out,
+          const Window<2>& window, const Options& options) {
   forward(request_of("na2d", window), q, k, v, out, options);
 }
-void na3d(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& out, const Window<3>& window,
-          const Options& options) {
+void na3d(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& out,
+          const Window<3>& window, const Options& options) {
   forward(request_of("na3d", window), q, k, v, out, options);
 }
-void attention(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& out, CausalType causal,
-               const Options& options) {
+void attention(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& out,
+               CausalType causal, const Options& options) {
   forward(request_of("attention", causal), q, k, v, out, options);
 }
 
-void na1d_backward(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& out, const TensorView& lse,
-                   const Gradients& gradients, const Window<1>& window, const Options& options) {
+void na1d_backward(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& out,
+                   const TensorView& lse, const Gradients& gradients, const Window<1>& window,
+                   const Options& options) {
   backward(request_of("na1d_backward", window), q, k, v, out, lse, gradients, options);
 }
-void na2d_backward(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& out, const TensorView& lse,
-                   const Gradients& gradients, const Window<2>& window, const Options& options) {
+void na2d_backward(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& out,
+                   const TensorView& lse, const Gradients& gradients, const Window<2>& window,
+                   const Options& options) {
   backward(request_of("na2d_backward", window), q, k, v, out, lse, gradients, options);
 }
-void na3d_backward(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& out, const TensorView& lse,
-                   const Gradients& gradients, const Window<3>& window, const Options& options) {
+void na3d_backward(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& out,
+                   const TensorView& lse, const Gradients& gradients, const Window<3>& window,
+                   const Options& options) {
   backward(request_of("na3d_backward", window), q, k, v, out, lse, gradients, options);
 }
 void attention_backward(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& out,
-                        const TensorView& lse, const Gradients& gradients, CausalType causal, const Options& options) {
+                        const TensorView& lse, const Gradients& gradients, CausalType causal,
+                        const Options& options) {
   backward(request_of("attention_backward", causal), q, k, v, out, lse, gradients, options);
 }
 

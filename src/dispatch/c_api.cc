@@ -10,7 +10,6 @@
 #include <cstring>
 #include <string>
 
-#include "cpu/cpu.h"
 #include "nearfield/attention.h"
 #include "problem/message.h"
 
@@ -51,9 +50,7 @@ template <class Fn>
 char* guarded(const Fn& fn) {
   try {
     return copied("{\"ok\": " + fn() + "}");
-  } catch (const std::exception& e) {
-    return copied("{\"error\": " + quoted(e.what()) + "}");
-  }
+  } catch (const std::exception& e) { return copied("{\"error\": " + quoted(e.what()) + "}"); }
 }
 
 std::string text_argument(const char* text) {
@@ -78,7 +75,8 @@ class Reader {
   }
   std::vector<Index> list() {
     const Index n = next();
-    if (n < 0 || n > left_) refuse("nearfield", "a list of " + std::to_string(n) + " words", "at most those that are left");
+    if (n < 0 || n > left_)
+      refuse("nearfield", "a list of " + std::to_string(n) + " words", "at most those that are left");
     std::vector<Index> values(at_, at_ + n);
     at_ += n;
     left_ -= n;
@@ -114,48 +112,62 @@ void nf_free(char* text) { delete[] text; }
 char* nf_info(void) {
   return guarded([] {
     std::vector<std::string> table;
-    for (const Backend* b : backends()) table.emplace_back(b->name());
-    return "{\"version\": " + quoted(version()) + ", \"backends\": " + names(table) + ", \"cpu_target\": " +
-           quoted(cpu_target()) + ", \"cpu_targets\": " + names(cpu_targets()) + "}";
+    std::string targets;
+    for (const Backend* b : backends()) {
+      table.emplace_back(b->name());
+      const std::vector<std::string> list = b->targets();
+      if (list.empty()) continue;
+      targets += ", " + quoted(table.back() + "_target") + ": " + quoted(list[0]);
+      targets += ", " + quoted(table.back() + "_targets") + ": " + names(list);
+    }
+    return "{\"version\": " + quoted(version()) + ", \"backends\": " + names(table) + targets + "}";
   });
 }
 
 char* nf_problem(const char* text) {
   return guarded([&] {
     const Problem p = parse_problem(text_argument(text));
-    return "{\"problem\": " + quoted(to_string(p)) + ", \"rank\": " + std::to_string(p.rank) + ", \"sequences\": " +
-           std::to_string(sequences(p)) + ", \"pairs\": " + number(visible_pairs(p)) + ", \"flops\": " +
-           number(useful_flops(p)) + ", \"sparsity\": " + number(sparsity(p)) + "}";
+    return "{\"problem\": " + quoted(to_string(p)) + ", \"rank\": " + std::to_string(p.rank) +
+           ", \"sequences\": " + std::to_string(sequences(p)) + ", \"pairs\": " + number(visible_pairs(p)) +
+           ", \"flops\": " + number(useful_flops(p)) + ", \"sparsity\": " + number(sparsity(p)) + "}";
   });
 }
 
 char* nf_explain(const char* call, int device) {
-  return guarded([&] { return quoted(explain(text_argument(call), device == 1 ? Device::kCuda : Device::kCpu)); });
+  return guarded(
+      [&] { return quoted(explain(text_argument(call), device == 1 ? Device::kCuda : Device::kCpu)); });
 }
 
 char* nf_intervals(const char* text, int64_t sequence, int axis) {
   return guarded([&] {
     const Problem p = parse_problem(text_argument(text));
-    if (sequence < 0 || sequence >= sequences(p)) refuse("intervals", "sequence " + std::to_string(sequence), "0 to " + std::to_string(sequences(p) - 1));
-    if (axis < 0 || axis >= p.rank) refuse("intervals", "axis " + std::to_string(axis), "0 to " + std::to_string(p.rank - 1));
+    if (sequence < 0 || sequence >= sequences(p))
+      refuse("intervals", "sequence " + std::to_string(sequence), "0 to " + std::to_string(sequences(p) - 1));
+    if (axis < 0 || axis >= p.rank)
+      refuse("intervals", "axis " + std::to_string(axis), "0 to " + std::to_string(p.rank - 1));
     const Axis whole = grid_of(p, sequence).axis[kMaxRank - p.rank + axis];
-    if (whole.queries.size() > kMostIntervals) refuse("intervals", std::to_string(whole.queries.size()) + " queries", "at most 2**22");
+    if (whole.queries.size() > kMostIntervals)
+      refuse("intervals", std::to_string(whole.queries.size()) + " queries", "at most 2**22");
     std::string begin, end;
     for (Index q = whole.queries.begin; q < whole.queries.end; ++q) {
       const Index residue = q % whole.dilation;
       const Interval keys = visible(group(whole, residue), q / whole.dilation);
       const char* comma = begin.empty() ? "" : ", ";
       begin += comma + std::to_string(residue + keys.begin * whole.dilation);
-      end += comma + std::to_string(keys.empty() ? residue + keys.begin * whole.dilation : residue + (keys.end - 1) * whole.dilation + 1);
+      end += comma + std::to_string(keys.empty() ? residue + keys.begin * whole.dilation
+                                                 : residue + (keys.end - 1) * whole.dilation + 1);
     }
-    return "{\"dilation\": " + std::to_string(whole.dilation) + ", \"begin\": [" + begin + "], \"end\": [" + end + "]}";
+    return "{\"dilation\": " + std::to_string(whole.dilation) + ", \"begin\": [" + begin + "], \"end\": [" +
+           end + "]}";
   });
 }
 
 char* nf_needed_keys(const char* text, const int64_t* shard, int numbers) {
   return guarded([&] {
     const Problem p = parse_problem(text_argument(text));
-    if (!shard || numbers != 2 * p.rank) refuse("needed_keys", std::to_string(numbers) + " numbers", "begin and end of each of " + std::to_string(p.rank) + " axes");
+    if (!shard || numbers != 2 * p.rank)
+      refuse("needed_keys", std::to_string(numbers) + " numbers",
+             "begin and end of each of " + std::to_string(p.rank) + " axes");
     if (p.varlen) refuse("needed_keys", "a varlen problem", "one token layout");
     const Grid grid = grid_of(p, 0);
     std::string json;
@@ -165,12 +177,14 @@ char* nf_needed_keys(const char* text, const int64_t* shard, int numbers) {
       const Axis& axis = grid.axis[kMaxRank - p.rank + a];
       const Interval run{shard[2 * a], shard[2 * a + 1]};
       if (run.begin < 0 || run.end < run.begin || run.end > axis.query_extent)
-        refuse("needed_keys", "shard " + std::to_string(run.begin) + "-" + std::to_string(run.end), "0 <= begin <= end <= " + std::to_string(axis.query_extent));
+        refuse("needed_keys", "shard " + std::to_string(run.begin) + "-" + std::to_string(run.end),
+               "0 <= begin <= end <= " + std::to_string(axis.query_extent));
       needed[a] = needed_keys(axis, run);
       empty = empty || needed[a].empty();
     }
     for (int a = 0; a < p.rank; ++a)
-      json += (a ? ", [" : "[") + std::to_string(empty ? 0 : needed[a].begin) + ", " + std::to_string(empty ? 0 : needed[a].end) + "]";
+      json += (a ? ", [" : "[") + std::to_string(empty ? 0 : needed[a].begin) + ", " +
+              std::to_string(empty ? 0 : needed[a].end) + "]";
     return "[" + json + "]";
   });
 }
@@ -179,7 +193,8 @@ char* nf_check(const int64_t* words, int64_t count) {
   return guarded([&] {
     Reader reader(words, count);
     Request r;
-    for (TensorInfo* t : {&r.query, &r.key, &r.value, &r.additional_key, &r.additional_value}) *t = reader.tensor();
+    for (TensorInfo* t : {&r.query, &r.key, &r.value, &r.additional_key, &r.additional_value})
+      *t = reader.tensor();
     const bool has_scale = reader.next() != 0;
     const double scale = std::bit_cast<double>(reader.next());
     if (has_scale) r.scale = scale;

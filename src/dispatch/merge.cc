@@ -15,11 +15,14 @@ namespace {
 
 std::vector<Index> shape(const TensorView& t) { return {t.size.begin(), t.size.begin() + t.rank}; }
 
-void check_merge(std::span<const TensorView> outs, std::span<const TensorView> lses, const TensorView& out, const TensorView& lse) {
+void check_merge(std::span<const TensorView> outs, std::span<const TensorView> lses, const TensorView& out,
+                 const TensorView& lse) {
   constexpr const char* kOp = "merge_attentions";
   if (outs.size() < 2 || outs.size() != lses.size())
-    refuse(kOp, std::to_string(outs.size()) + " outputs and " + std::to_string(lses.size()) + " lse tensors", "two or more, as many of both");
-  if (out.rank < 2) refuse(kOp, "an output of rank " + std::to_string(out.rank), "[..., heads, value head_dim]");
+    refuse(kOp, std::to_string(outs.size()) + " outputs and " + std::to_string(lses.size()) + " lse tensors",
+           "two or more, as many of both");
+  if (out.rank < 2)
+    refuse(kOp, "an output of rank " + std::to_string(out.rank), "[..., heads, value head_dim]");
   std::vector<Index> without_channels = shape(out);
   without_channels.pop_back();
   for (const TensorView& t : outs)
@@ -36,7 +39,8 @@ void check_merge(std::span<const TensorView> outs, std::span<const TensorView> l
 
 }  // namespace
 
-void merge_attentions(std::span<const TensorView> outs, std::span<const TensorView> lses, const TensorView& out, const TensorView& lse) {
+void merge_attentions(std::span<const TensorView> outs, std::span<const TensorView> lses,
+                      const TensorView& out, const TensorView& lse) {
   check_merge(outs, lses, out, lse);
   const int rank = lse.rank;
   const auto element = [rank](const TensorView& t, Index i) {  // of the i-th row in raster order
@@ -63,11 +67,14 @@ void merge_attentions(std::span<const TensorView> outs, std::span<const TensorVi
       if (weight[n] == 0) continue;
       const Index at = element(outs[n], i);
       for (Index c = 0; c < channels; ++c)
-        sum[static_cast<std::size_t>(c)] += weight[n] / total * load_element(outs[n].data, outs[n].dtype, at + c * outs[n].stride[last]);
+        sum[static_cast<std::size_t>(c)] +=
+            weight[n] / total * load_element(outs[n].data, outs[n].dtype, at + c * outs[n].stride[last]);
     }
     const Index at = element(out, i);
-    for (Index c = 0; c < channels; ++c) store_element(out.data, out.dtype, at + c * out.stride[last], sum[static_cast<std::size_t>(c)]);
-    store_element(lse.data, lse.dtype, element(lse, i), total == 0 ? -std::numeric_limits<double>::infinity() : largest + std::log(total));
+    for (Index c = 0; c < channels; ++c)
+      store_element(out.data, out.dtype, at + c * out.stride[last], sum[static_cast<std::size_t>(c)]);
+    store_element(lse.data, lse.dtype, element(lse, i),
+                  total == 0 ? -std::numeric_limits<double>::infinity() : largest + std::log(total));
   }
 }
 

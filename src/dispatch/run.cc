@@ -11,7 +11,8 @@ namespace nearfield {
 namespace {
 
 bool is_output(Role role, Direction direction) {
-  return direction == Direction::kForward ? role == Role::kOut || role == Role::kLse : role >= Role::kGradQuery;
+  return direction == Direction::kForward ? role == Role::kOut || role == Role::kLse
+                                          : role >= Role::kGradQuery;
 }
 
 bool is_optional(Role role, Direction direction) {
@@ -24,10 +25,13 @@ void check_view(const Problem& p, Role role, const TensorView& t) {
   if (shape.empty() || (!t.present() && is_optional(role, p.direction))) return;
   const std::vector<Index> size(t.size.begin(), t.size.begin() + t.rank);
   if (size != shape)
-    refuse("run", t.present() ? name + " of shape " + shape_text(size) : "no " + name, "shape " + shape_text(shape), to_string(p));
+    refuse("run", t.present() ? name + " of shape " + shape_text(size) : "no " + name,
+           "shape " + shape_text(shape), to_string(p));
   if (t.dtype != dtype_of(p, role))
-    refuse("run", name + " of dtype " + std::string(name_of(t.dtype)), std::string(name_of(dtype_of(p, role))));
-  if (t.elements() > 0 && t.data == nullptr) refuse("run", name + " without memory", "a pointer to its first element");
+    refuse("run", name + " of dtype " + std::string(name_of(t.dtype)),
+           std::string(name_of(dtype_of(p, role))));
+  if (t.elements() > 0 && t.data == nullptr)
+    refuse("run", name + " without memory", "a pointer to its first element");
   if (!is_output(role, p.direction)) return;
   for (int i = 0; i < t.rank; ++i)
     if (t.size[static_cast<std::size_t>(i)] > 1 && t.stride[static_cast<std::size_t>(i)] == 0)
@@ -48,7 +52,8 @@ std::string explain(std::string_view text, Device device) {
   return explain(backends(), call.problem, call.options, device);
 }
 
-void run(const Problem& problem, const Choice& choice, const Tensors& tensors, Executor& executor, std::byte* workspace) {
+void run(const Problem& problem, const Choice& choice, const Tensors& tensors, Executor& executor,
+         std::byte* workspace) {
   if (!choice.backend || !choice.plan) refuse("run", "an empty plan", "one from make_plan()");
   for (int r = 0; r < kRoles; ++r) check_view(problem, static_cast<Role>(r), tensors[static_cast<Role>(r)]);
   std::unique_ptr<std::byte[]> own;

@@ -13,12 +13,15 @@ namespace nearfield {
 
 class Absent final : public Backend {
  public:
-  Absent(std::string_view name, Device device, std::string reason) : name_(name), device_(device), reason_(std::move(reason)) {}
+  Absent(std::string_view name, Device device, std::string reason)
+      : name_(name), device_(device), reason_(std::move(reason)) {}
   std::string_view name() const override { return name_; }
   Device device() const override { return device_; }
   std::optional<std::string> refusal(const Problem&, const PlanOptions&) const override { return reason_; }
   Plan plan(const Problem&, const PlanOptions&) const override { throw Unsupported(reason_); }
-  void run(const Problem&, const Plan&, const Tensors&, Executor&, std::byte*) const override { throw Unsupported(reason_); }
+  void run(const Problem&, const Plan&, const Tensors&, Executor&, std::byte*) const override {
+    throw Unsupported(reason_);
+  }
 
  private:
   std::string_view name_;

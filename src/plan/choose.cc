@@ -23,9 +23,11 @@ std::string backend_names(std::span<const Backend* const> table) {
 
 const char* device_name(Device d) { return d == Device::kCpu ? "CPU" : "CUDA"; }
 
-std::optional<std::string> refusal_of(const Backend& b, const Problem& p, const PlanOptions& options, Device device) {
+std::optional<std::string> refusal_of(const Backend& b, const Problem& p, const PlanOptions& options,
+                                      Device device) {
   if (b.device() != device)
-    return std::string("it runs on ") + device_name(b.device()) + " tensors, these are on " + device_name(device);
+    return std::string("it runs on ") + device_name(b.device()) + " tensors, these are on " +
+           device_name(device);
   return b.refusal(p, options);
 }
 
@@ -36,16 +38,19 @@ std::string options_text(const PlanOptions& options) {
   return text;
 }
 
-Choice choose_uncached(std::span<const Backend* const> table, const Problem& p, const PlanOptions& options, Device device) {
+Choice choose_uncached(std::span<const Backend* const> table, const Problem& p, const PlanOptions& options,
+                       Device device) {
   if (!options.backend.empty()) {
     for (const Backend* b : table) {
       if (b->name() != options.backend) continue;
       if (const auto reason = refusal_of(*b, p, options, device))
-        throw Unsupported("[" + options.op + "] got backend " + options.backend + ", expected one that serves " + to_string(p) +
-                          "; " + options.backend + ": " + *reason);
+        throw Unsupported("[" + options.op + "] got backend " + options.backend +
+                          ", expected one that serves " + to_string(p) + "; " + options.backend + ": " +
+                          *reason);
       return {b, std::make_shared<const Plan>(b->plan(p, options))};
     }
-    refuse(options.op, "backend `" + options.backend + "`", "one of " + backend_names(table), "leave it out for the best one");
+    refuse(options.op, "backend `" + options.backend + "`", "one of " + backend_names(table),
+           "leave it out for the best one");
   }
   std::string reasons;
   for (const Backend* b : table) {
@@ -54,26 +59,31 @@ Choice choose_uncached(std::span<const Backend* const> table, const Problem& p, 
     if (!reason) return {b, std::make_shared<const Plan>(b->plan(p, options))};
     reasons += (reasons.empty() ? "" : "; ") + std::string(b->name()) + ": " + *reason;
   }
-  throw Unsupported("[" + options.op + "] got " + to_string(p) + ", expected a problem that a backend serves; " + reasons);
+  throw Unsupported("[" + options.op + "] got " + to_string(p) +
+                    ", expected a problem that a backend serves; " + reasons);
 }
 
 std::string plan_text(const Plan& plan, int rank) {
   char text[96];
   std::string line = plan.kernel;
   if (!plan.query_tiles.empty()) {
-    line += ", query tile " + tile_text(plan.query_tiles[0], rank) + ", key tile " + tile_text(plan.key_tiles[0], rank);
-    if (plan.query_tiles.size() > 1) line += " (first of " + std::to_string(plan.query_tiles.size()) + " sequences)";
+    line += ", query tile " + tile_text(plan.query_tiles[0], rank) + ", key tile " +
+            tile_text(plan.key_tiles[0], rank);
+    if (plan.query_tiles.size() > 1)
+      line += " (first of " + std::to_string(plan.query_tiles.size()) + " sequences)";
     std::snprintf(text, sizeof text, ", waste %.2f", plan.waste);
     line += text;
   }
-  std::snprintf(text, sizeof text, ", workspace %zu + %zu bytes per worker", plan.shared_bytes, plan.private_bytes);
+  std::snprintf(text, sizeof text, ", workspace %zu + %zu bytes per worker", plan.shared_bytes,
+                plan.private_bytes);
   line += text;
   return plan.note.empty() ? line : line + " (" + plan.note + ")";
 }
 
 }  // namespace
 
-Choice choose(std::span<const Backend* const> table, const Problem& p, const PlanOptions& asked, Device device) {
+Choice choose(std::span<const Backend* const> table, const Problem& p, const PlanOptions& asked,
+              Device device) {
   PlanOptions options = asked;
   if (options.backend.empty()) {
     static const std::string forced = environment("NEARFIELD_BACKEND");
@@ -88,23 +98,26 @@ Choice choose(std::span<const Backend* const> table, const Problem& p, const Pla
     if (found != cache.end()) return found->second;
   }
   const Choice choice = choose_uncached(table, p, options, device);
-  if (verbose("dispatch")) log_line("dispatch", key + "," + std::string(choice.backend->name()) + "," + choice.plan->kernel);
+  if (verbose("dispatch"))
+    log_line("dispatch", key + "," + std::string(choice.backend->name()) + "," + choice.plan->kernel);
   const std::lock_guard lock(mutex);
   if (cache.size() >= kCacheEntries) cache.clear();  // a plan is quickly made again
   cache.emplace(key, choice);
   return choice;
 }
 
-std::string explain(std::span<const Backend* const> table, const Problem& p, const PlanOptions& options, Device device) {
+std::string explain(std::span<const Backend* const> table, const Problem& p, const PlanOptions& options,
+                    Device device) {
   char text[160];
-  std::snprintf(text, sizeof text, "\n  %.4g visible pairs per head, %.4g useful FLOPs, 1 / %.4g of dense\n", visible_pairs(p),
-                useful_flops(p), sparsity(p));
+  std::snprintf(text, sizeof text, "\n  %.4g visible pairs per head, %.4g useful FLOPs, 1 / %.4g of dense\n",
+                visible_pairs(p), useful_flops(p), sparsity(p));
   std::string all = to_string(p) + text;
   bool chosen = false;
   for (const Backend* b : table) {
     if (!options.backend.empty() && options.backend != b->name()) continue;
     const auto reason = refusal_of(*b, p, options, device);
-    all += std::string(!reason && !chosen ? "* " : "  ") + std::string(b->name()) + std::string(max_of(0, 10 - static_cast<Index>(b->name().size())), ' ') + " ";
+    all += std::string(!reason && !chosen ? "* " : "  ") + std::string(b->name()) +
+           std::string(max_of(0, 10 - static_cast<Index>(b->name().size())), ' ') + " ";
     all += reason ? "no: " + *reason : plan_text(b->plan(p, options), p.rank);
     all += "\n";
     chosen = chosen || !reason;
@@ -126,7 +139,8 @@ Call parse_call(std::string_view text) {
       call.options.backend = part;
     } else {
       const bool keys = part.starts_with("kv");
-      if (!keys && !part.starts_with("q")) refuse("problem string", "`" + std::string(part) + "`", "qTILE or kvTILE behind the backend");
+      if (!keys && !part.starts_with("q"))
+        refuse("problem string", "`" + std::string(part) + "`", "qTILE or kvTILE behind the backend");
       std::optional<TileShape>& tile = keys ? call.options.key_tile : call.options.query_tile;
       if (tile) refuse("problem string", "`" + std::string(part) + "`", "each tile once");
       TileShape shape{1, 1, 1};
@@ -134,7 +148,8 @@ Call parse_call(std::string_view text) {
       for (int a = kMaxRank - call.problem.rank; a < kMaxRank; ++a) {
         const std::size_t x = numbers.find('x');
         const std::string number(numbers.substr(0, x));
-        if (number.empty() || number.size() > 9 || number.find_first_not_of("0123456789") != std::string::npos ||
+        if (number.empty() || number.size() > 9 ||
+            number.find_first_not_of("0123456789") != std::string::npos ||
             (x == std::string_view::npos) != (a == kMaxRank - 1))
           refuse("problem string", "`" + std::string(part) + "`", "one number per axis, such as q4x4");
         shape[static_cast<std::size_t>(a)] = std::stoll(number);

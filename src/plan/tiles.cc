@@ -19,7 +19,8 @@ double spans(const Axis& axis, TileSide side, Index length) {
       const Interval range = side == TileSide::kQueries ? own.queries : own.keys;
       for (Index at = range.begin; at < range.end; at += length) {
         const Interval run{at, min_of(at + length, range.end)};
-        of_previous += static_cast<double>((side == TileSide::kQueries ? hull(own, run) : inverse_hull(own, run)).size());
+        of_previous += static_cast<double>(
+            (side == TileSide::kQueries ? hull(own, run) : inverse_hull(own, run)).size());
       }
       previous = own;
     }
@@ -39,15 +40,17 @@ double computed_pairs(const Grid& grid, TileSide side, const TileShape& shape, I
 TileShape best_tile(const Grid& grid, TileSide side, Index lanes) {
   TileShape best{1, 1, lanes};
   double fewest = -1;
-  const auto longest = [&](int a) {  // no use in tiles longer than the axis of a group, rounded up to a power of two
-    const Axis own = group(grid.axis[a], 0);
-    return 2 * (side == TileSide::kQueries ? own.queries : own.keys).size() - 1;
-  };
+  const auto longest =
+      [&](int a) {  // no use in tiles longer than the axis of a group, rounded up to a power of two
+        const Axis own = group(grid.axis[a], 0);
+        return 2 * (side == TileSide::kQueries ? own.queries : own.keys).size() - 1;
+      };
   // The span of a length is needed for many shapes: take it once.
   double of_axis[kMaxRank][8];
   for (int a = 0; a < kMaxRank; ++a) {
     int i = 0;
-    for (Index n = 1; n <= lanes && i < 8; n *= 2, ++i) of_axis[a][i] = n <= max_of(longest(a), 1) ? spans(grid.axis[a], side, n) : -1;
+    for (Index n = 1; n <= lanes && i < 8; n *= 2, ++i)
+      of_axis[a][i] = n <= max_of(longest(a), 1) ? spans(grid.axis[a], side, n) : -1;
   }
   int it = 0;
   for (Index t = 1; t <= lanes; t *= 2, ++it) {

@@ -21,8 +21,8 @@ std::string number(double x) {
 
 void check_count(std::string_view op, const char* what, Index n, Index least) {
   if (n < least || n > kMaxExtent)
-    refuse(op, std::string(what) + " " + to_string(n), std::string(what) + " from " + to_string(least) + " to " +
-           to_string(kMaxExtent));
+    refuse(op, std::string(what) + " " + to_string(n),
+           std::string(what) + " from " + to_string(least) + " to " + to_string(kMaxExtent));
 }
 
 std::string axis_name(const Problem& p, int a, Index sequence) {
@@ -32,11 +32,13 @@ std::string axis_name(const Problem& p, int a, Index sequence) {
 }
 
 void check_window(const Problem& p, std::string_view op, const Layout& layout, int a, Index sequence) {
-  const Index extent = layout.extent[a], window = layout.window[a], stride = layout.stride[a], dilation = layout.dilation[a];
+  const Index extent = layout.extent[a], window = layout.window[a], stride = layout.stride[a],
+              dilation = layout.dilation[a];
   const std::string on = " on " + axis_name(p, a, sequence);
   if (dilation < 1) refuse(op, "dilation " + to_string(dilation) + on, "dilation >= 1");
-  if (window < 1) refuse(op, "kernel_size " + to_string(window) + on, "kernel_size >= 1",
-                         "the largest legal kernel_size there is " + to_string(extent / dilation));
+  if (window < 1)
+    refuse(op, "kernel_size " + to_string(window) + on, "kernel_size >= 1",
+           "the largest legal kernel_size there is " + to_string(extent / dilation));
   if (window > extent || dilation > extent || window * dilation > extent) {
     const Index largest = extent / dilation;
     refuse(op, "kernel_size " + to_string(window) + " with dilation " + to_string(dilation) + on,
@@ -66,13 +68,16 @@ void check_layout(const Problem& p, std::string_view op, Index i) {
   if (attention) return;
   for (int a = 0; a < p.rank; ++a) {
     if (!p.query_layout && layout.query_extent[a] != layout.extent[a])
-      refuse(op, to_string(layout.query_extent[a]) + " queries and " + to_string(layout.extent[a]) + " keys on " +
-             axis_name(p, a, i), "the same layout for query and key");
+      refuse(op,
+             to_string(layout.query_extent[a]) + " queries and " + to_string(layout.extent[a]) + " keys on " +
+                 axis_name(p, a, i),
+             "the same layout for query and key");
     if (p.query_layout && layout.dilation[a] > 1 && layout.query_extent[a] != layout.extent[a])
       refuse(op, "dilation " + to_string(layout.dilation[a]) + " on " + axis_name(p, a, i),
              "dilation 1 where queries and keys have different layouts");
     if (no_tokens && p.varlen) {  // a sequence without tokens: only the form of its window matters
-      if (layout.window[a] < 1 || layout.stride[a] < 1 || layout.dilation[a] < 1 || layout.stride[a] > layout.window[a])
+      if (layout.window[a] < 1 || layout.stride[a] < 1 || layout.dilation[a] < 1 ||
+          layout.stride[a] > layout.window[a])
         refuse(op, "window parameters below 1, or a stride above the window, for sequence " + to_string(i),
                "1 <= stride <= kernel_size and dilation >= 1");
     } else {
@@ -81,14 +86,17 @@ void check_layout(const Problem& p, std::string_view op, Index i) {
   }
 }
 
-void check_range(const Problem& p, std::string_view op, const char* name, const std::optional<Box>& range, bool of_keys) {
+void check_range(const Problem& p, std::string_view op, const char* name, const std::optional<Box>& range,
+                 bool of_keys) {
   if (!range) return;
   const Layout& layout = p.layouts[0];
   for (int a = 0; a < p.rank; ++a) {
     const Interval r = range->axis[a];
     const Index extent = of_keys ? layout.extent[a] : layout.query_extent[a];
     if (r.begin < 0 || r.end < r.begin || r.end > extent)
-      refuse(op, std::string(name) + " range " + to_string(r.begin) + "-" + to_string(r.end) + " on axis " + to_string(a),
+      refuse(op,
+             std::string(name) + " range " + to_string(r.begin) + "-" + to_string(r.end) + " on axis " +
+                 to_string(a),
              "0 <= begin <= end <= " + to_string(extent));
   }
 }
@@ -102,7 +110,8 @@ void check_sizes(const Problem& p, std::string_view op) {
     for (const Index n : shape) empty = empty || n == 0;
     for (const Index n : shape)
       if (!empty && __builtin_mul_overflow(bytes, n, &bytes))
-        refuse(op, "a tensor `" + std::string(name_of(role)) + "` of shape " + shape_text(shape), "fewer than 2**63 bytes");
+        refuse(op, "a tensor `" + std::string(name_of(role)) + "` of shape " + shape_text(shape),
+               "fewer than 2**63 bytes");
     const std::vector<Index>& stride = p.strides[static_cast<std::size_t>(r)];
     if (stride.empty()) continue;
     if (stride.size() != shape.size())
@@ -110,9 +119,12 @@ void check_sizes(const Problem& p, std::string_view op) {
              to_string(shape.size()) + " strides");
     for (std::size_t i = 0; i < stride.size(); ++i) {
       Index reach = 0;
-      if (stride[i] < 0) refuse(op, "stride " + to_string(stride[i]) + " of `" + std::string(name_of(role)) + "`", "strides >= 0");
+      if (stride[i] < 0)
+        refuse(op, "stride " + to_string(stride[i]) + " of `" + std::string(name_of(role)) + "`",
+               "strides >= 0");
       if (__builtin_mul_overflow(stride[i], 8 * max_of(shape[i], 1), &reach) || reach > (Index{1} << 60))
-        refuse(op, "stride " + to_string(stride[i]) + " of `" + std::string(name_of(role)) + "`", "a tensor within 2**60 bytes");
+        refuse(op, "stride " + to_string(stride[i]) + " of `" + std::string(name_of(role)) + "`",
+               "a tensor within 2**60 bytes");
     }
   }
 }
@@ -130,7 +142,8 @@ void check(const Problem& p, std::string_view op) {
     refuse(op, to_string(p.heads) + " query heads and " + to_string(p.kv_heads) + " key/value heads",
            "query heads to be a multiple of key/value heads");
   if (p.rank < 1 || p.rank > kMaxRank || (p.operation == Operation::kAttention && p.rank != 1))
-    refuse(op, "a token layout of rank " + to_string(p.rank), p.operation == Operation::kAttention ? "rank 1" : "rank 1 to 3");
+    refuse(op, "a token layout of rank " + to_string(p.rank),
+           p.operation == Operation::kAttention ? "rank 1" : "rank 1 to 3");
   if (p.operation == Operation::kNeighborhood && p.causal_type != CausalType::kNone)
     refuse(op, "a causal type", "causality per axis in neighborhood attention");
   if (p.causal_type == CausalType::kDontCare)
@@ -145,11 +158,13 @@ void check(const Problem& p, std::string_view op) {
     refuse(op, to_string(p.layouts.size()) + " token layouts", "one, unless varlen");
   }
   if (p.varlen && p.batch != 1)
-    refuse(op, "batch " + to_string(p.batch) + " with varlen", "batch 1", "pack the sequences along the token axis");
-  if (p.varlen && p.additional > 0)
-    refuse(op, "additional keys together with varlen", "one or the other");
-  if (p.varlen && (p.query_range || p.key_range)) refuse(op, "ranges together with varlen", "one or the other");
-  if (!p.varlen && (p.tail_query != 0 || p.tail_key != 0)) refuse(op, "a tail without varlen", "tails in varlen only");
+    refuse(op, "batch " + to_string(p.batch) + " with varlen", "batch 1",
+           "pack the sequences along the token axis");
+  if (p.varlen && p.additional > 0) refuse(op, "additional keys together with varlen", "one or the other");
+  if (p.varlen && (p.query_range || p.key_range))
+    refuse(op, "ranges together with varlen", "one or the other");
+  if (!p.varlen && (p.tail_query != 0 || p.tail_key != 0))
+    refuse(op, "a tail without varlen", "tails in varlen only");
   check_count(op, "tail", p.tail_query, 0);
   check_count(op, "tail", p.tail_key, 0);
   for (Index i = 0; i < sequences(p); ++i) check_layout(p, op, i);

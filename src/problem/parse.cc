@@ -17,7 +17,8 @@ using std::string_view;
 constexpr std::size_t kMaxText = 1 << 20;
 
 [[noreturn]] void refuse_part(string_view part, const string& expected) {
-  refuse("problem string", "`" + string(part.substr(0, 80)) + "`", expected, "for instance na:fwd:f32:b1h8kv8d64:64x64:k7x7");
+  refuse("problem string", "`" + string(part.substr(0, 80)) + "`", expected,
+         "for instance na:fwd:f32:b1h8kv8d64:64x64:k7x7");
 }
 
 std::vector<string_view> split(string_view text, char separator) {
@@ -34,8 +35,7 @@ template <class Number>
 Number number(string_view text, string_view part, const char* what) {
   Number n{};
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), n);
-  if (text.empty() || error != std::errc() || end != text.data() + text.size())
-    refuse_part(part, what);
+  if (text.empty() || error != std::errc() || end != text.data() + text.size()) refuse_part(part, what);
   return n;
 }
 
@@ -106,8 +106,11 @@ void parse_grids(string_view part, Problem& p) {
 // `7x7+3x3`: one entry per layout, or one for all.
 void parse_axes(string_view text, string_view part, Problem& p, std::array<Index, kMaxRank> Layout::*member) {
   const std::vector<string_view> entries = split(text, '+');
-  if (entries.size() != 1 && entries.size() != p.layouts.size()) refuse_part(part, "one entry, or one for each token layout");
-  if (p.rank == 0) p.rank = static_cast<int>(std::min<std::ptrdiff_t>(std::count(text.begin(), text.end(), 'x') + 1, kMaxRank));
+  if (entries.size() != 1 && entries.size() != p.layouts.size())
+    refuse_part(part, "one entry, or one for each token layout");
+  if (p.rank == 0)
+    p.rank =
+        static_cast<int>(std::min<std::ptrdiff_t>(std::count(text.begin(), text.end(), 'x') + 1, kMaxRank));
   for (std::size_t i = 0; i < std::max(p.layouts.size(), std::size_t{1}); ++i) {
     const std::vector<Index> n = integers(entries[entries.size() == 1 ? 0 : i], 'x', part);
     if (n.size() != static_cast<std::size_t>(p.rank)) refuse_part(part, "one number per axis");
@@ -123,10 +126,12 @@ void parse_causal(string_view text, string_view part, Problem& p) {
     return;
   }
   const std::vector<string_view> entries = split(text, '+');
-  if (entries.size() != 1 && entries.size() != p.layouts.size()) refuse_part(part, "one entry, or one for each token layout");
+  if (entries.size() != 1 && entries.size() != p.layouts.size())
+    refuse_part(part, "one entry, or one for each token layout");
   for (std::size_t i = 0; i < std::max(p.layouts.size(), std::size_t{1}); ++i) {
     const string_view digits = entries[entries.size() == 1 ? 0 : i];
-    if (digits.size() != static_cast<std::size_t>(p.rank) || digits.find_first_not_of("01") != string_view::npos)
+    if (digits.size() != static_cast<std::size_t>(p.rank) ||
+        digits.find_first_not_of("01") != string_view::npos)
       refuse_part(part, "one digit, 0 or 1, per axis");
     if (i < p.layouts.size())
       for (std::size_t a = 0; a < digits.size(); ++a) p.layouts[i].causal[a] = digits[a] == '1';
@@ -151,7 +156,8 @@ void parse_strides(string_view text, string_view part, Problem& p) {
   for (std::size_t i = 0; i < pieces.size(); i += 2) {
     int role = 0;
     while (role < kRoles && name_of(static_cast<Role>(role)) != pieces[i]) ++role;
-    if (role == kRoles) refuse_part(pieces[i], "a tensor: q, k, v, ak, av, o, lse, do, dlse, dq, dk, dv, dak or dav");
+    if (role == kRoles)
+      refuse_part(pieces[i], "a tensor: q, k, v, ak, av, o, lse, do, dlse, dq, dk, dv, dak or dav");
     if (!p.strides[static_cast<std::size_t>(role)].empty()) refuse_part(part, "each tensor once");
     p.strides[static_cast<std::size_t>(role)] = integers(pieces[i + 1], ',', part);
   }
@@ -159,7 +165,8 @@ void parse_strides(string_view text, string_view part, Problem& p) {
 
 void parse_option(string_view part, Problem& p) {
   const std::size_t at = part.find('=');
-  const string_view name = part.substr(0, at), value = at == string_view::npos ? string_view() : part.substr(at + 1);
+  const string_view name = part.substr(0, at),
+                    value = at == string_view::npos ? string_view() : part.substr(at + 1);
   const bool windows = p.operation == Operation::kNeighborhood;
   if (at == string_view::npos) {
     if (part == "bias") p.bias = true;
@@ -175,7 +182,8 @@ void parse_option(string_view part, Problem& p) {
   if (name == "add") p.additional = integer(value, part);
   else if (name == "q") p.query_range = parse_range(value, part, p);
   else if (name == "kv") p.key_range = parse_range(value, part, p);
-  else if (name == "qgrid" && windows) p.query_layout = true, parse_axes(value, part, p, &Layout::query_extent);
+  else if (name == "qgrid" && windows)
+    p.query_layout = true, parse_axes(value, part, p, &Layout::query_extent);
   else if (name == "drop") p.dropout = number<double>(value, part, "a number");
   else if (name == "scale") p.scale = number<double>(value, part, "a number");
   else if (name == "prec" && value == "tf32") p.precision = Precision::kTF32;
@@ -198,7 +206,8 @@ string_view key_of(string_view part) {
 }  // namespace
 
 Problem parse_problem(string_view text) {
-  if (text.size() > kMaxText) refuse("problem string", std::to_string(text.size()) + " characters", "at most 2**20");
+  if (text.size() > kMaxText)
+    refuse("problem string", std::to_string(text.size()) + " characters", "at most 2**20");
   const std::vector<string_view> parts = split(text, ':');
   if (parts.size() < 5) refuse_part(text, "at least OP:DIRECTION:DTYPE:HEADS:GRIDS");
   Problem p;

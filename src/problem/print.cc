@@ -32,7 +32,8 @@ std::string per_layout(const Problem& p, const Part& part) {
 std::string grids_text(const Problem& p) {
   if (p.offsets)
     return "var=" + to_string(p.offsets->sequences) + "," + to_string(p.offsets->total_query) + "," +
-           to_string(p.offsets->total_key) + "," + to_string(p.offsets->max_query) + "," + to_string(p.offsets->max_key);
+           to_string(p.offsets->total_key) + "," + to_string(p.offsets->max_query) + "," +
+           to_string(p.offsets->max_key);
   std::string text;
   for (std::size_t i = 0; i < p.layouts.size(); ++i) {
     const Layout& layout = p.layouts[i];
@@ -62,9 +63,11 @@ void print_window(const Problem& p, std::string& text) {
   if (stride != ones) text += ":s" + stride;
   const std::string dilation = per_layout(p, [&](const Layout& l) { return axes(l.dilation); });
   if (dilation != ones) text += ":d" + dilation;
-  const std::string causal = per_layout(p, [&](const Layout& l) { return joined(l.causal, static_cast<std::size_t>(p.rank), ""); });
+  const std::string causal =
+      per_layout(p, [&](const Layout& l) { return joined(l.causal, static_cast<std::size_t>(p.rank), ""); });
   if (causal.find('1') != std::string::npos) text += ":c" + causal;
-  if (p.query_layout) text += ":qgrid=" + per_layout(p, [&](const Layout& l) { return axes(l.query_extent); });
+  if (p.query_layout)
+    text += ":qgrid=" + per_layout(p, [&](const Layout& l) { return axes(l.query_extent); });
 }
 
 }  // namespace
@@ -73,7 +76,8 @@ std::string to_string(const Problem& p) {
   std::string text = p.operation == Operation::kAttention ? "att:" : "na:";
   text += p.direction == Direction::kForward ? "fwd:" : "bwd:";
   text += name_of(p.dtype);
-  text += ":b" + to_string(p.batch) + "h" + to_string(p.heads) + "kv" + to_string(p.kv_heads) + "d" + to_string(p.head_dim);
+  text += ":b" + to_string(p.batch) + "h" + to_string(p.heads) + "kv" + to_string(p.kv_heads) + "d" +
+          to_string(p.head_dim);
   if (p.value_dim != p.head_dim) text += "v" + to_string(p.value_dim);
   text += ":" + grids_text(p);
   if (p.operation == Operation::kNeighborhood) print_window(p, text);
@@ -93,7 +97,8 @@ std::string to_string(const Problem& p) {
   for (int r = 0; r < kRoles; ++r) {
     const std::vector<Index>& stride = p.strides[static_cast<std::size_t>(r)];
     if (stride.empty()) continue;
-    text += (first ? ":str=" : "~") + std::string(name_of(static_cast<Role>(r))) + "~" + joined(stride, stride.size(), ",");
+    text += (first ? ":str=" : "~") + std::string(name_of(static_cast<Role>(r))) + "~" +
+            joined(stride, stride.size(), ",");
     first = false;
   }
   return text;

@@ -22,15 +22,15 @@ Grid grid_of(const Problem& p, Index i) {
   const Layout& layout = p.layouts[static_cast<std::size_t>(i)];
   Grid grid;
   if (p.operation == Operation::kAttention) {
-    const Rule rule = p.causal_type == CausalType::kNone       ? Rule::kDense
+    const Rule rule = p.causal_type == CausalType::kNone      ? Rule::kDense
                       : p.causal_type == CausalType::kTopLeft ? Rule::kTopLeft
                                                               : Rule::kBottomRight;
     grid.axis[kMaxRank - 1] = Axis(rule, layout.query_extent[0], layout.extent[0]);
   } else {
     for (int a = 0; a < p.rank; ++a)
       grid.axis[kMaxRank - p.rank + a] =
-          Axis(layout.causal[a] ? Rule::kWindowCausal : Rule::kWindow, layout.query_extent[a], layout.extent[a],
-               layout.window[a], layout.stride[a], layout.dilation[a]);
+          Axis(layout.causal[a] ? Rule::kWindowCausal : Rule::kWindow, layout.query_extent[a],
+               layout.extent[a], layout.window[a], layout.stride[a], layout.dilation[a]);
   }
   for (int a = 0; a < p.rank; ++a) {
     Axis& axis = grid.axis[kMaxRank - p.rank + a];
@@ -45,7 +45,8 @@ Index key_tokens(const Problem& p, Index i) { return grid_of(p, i).keys().volume
 
 std::vector<Index> shape_of(const Problem& p, Role role) {
   const bool backward = p.direction == Direction::kBackward;
-  const bool of_keys = role == Role::kKey || role == Role::kValue || role == Role::kGradKey || role == Role::kGradValue;
+  const bool of_keys =
+      role == Role::kKey || role == Role::kValue || role == Role::kGradKey || role == Role::kGradValue;
   const bool additional = role == Role::kAdditionalKey || role == Role::kAdditionalValue ||
                           role == Role::kGradAdditionalKey || role == Role::kGradAdditionalValue;
   if (role >= Role::kGradOut && !backward) return {};
@@ -89,7 +90,8 @@ double visible_pairs(const Problem& p) {
 }
 
 double useful_flops(const Problem& p) {
-  const double forward = 2.0 * static_cast<double>(p.head_dim + p.value_dim) * static_cast<double>(p.heads) * visible_pairs(p);
+  const double forward =
+      2.0 * static_cast<double>(p.head_dim + p.value_dim) * static_cast<double>(p.heads) * visible_pairs(p);
   return p.direction == Direction::kForward ? forward : 2.5 * forward;
 }
 

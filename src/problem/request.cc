@@ -35,8 +35,8 @@ DType dtype_named(const Request& r, const Named& t) {
 
 void check_kind(const Request& r, const Named& t) {
   if (t.info.dtype != r.query.dtype)
-    refuse(r.op, std::string(t.name) + " of dtype " + t.info.dtype, "dtype " + r.query.dtype + ", that of query",
-           "all tensors of a call have one dtype");
+    refuse(r.op, std::string(t.name) + " of dtype " + t.info.dtype,
+           "dtype " + r.query.dtype + ", that of query", "all tensors of a call have one dtype");
   if (t.info.device != r.query.device)
     refuse(r.op, std::string(t.name) + " on " + t.info.device, "device " + r.query.device + ", that of query",
            "move them to one device");
@@ -45,27 +45,34 @@ void check_kind(const Request& r, const Named& t) {
 void check_present(const Request& r, const Named& t, std::size_t rank, const std::string& form) {
   if (!t.info.present) refuse(r.op, std::string("no ") + t.name, "a tensor " + form);
   if (t.info.size.size() != rank)
-    refuse(r.op, std::string(t.name) + " of rank " + to_string(t.info.size.size()) + ", shape " + shape_text(t.info.size),
+    refuse(r.op,
+           std::string(t.name) + " of rank " + to_string(t.info.size.size()) + ", shape " +
+               shape_text(t.info.size),
            "rank " + to_string(rank) + ", " + form);
   for (const Index n : t.info.size)
-    if (n < 0 || n > (Index{1} << 48)) refuse(r.op, std::string(t.name) + " of shape " + shape_text(t.info.size), "sizes from 0 to 2**48");
+    if (n < 0 || n > (Index{1} << 48))
+      refuse(r.op, std::string(t.name) + " of shape " + shape_text(t.info.size), "sizes from 0 to 2**48");
 }
 
-void check_same(const Request& r, const Named& t, std::size_t axis, Index expected, const char* what, const char* of,
-                const char* hint = "") {
+void check_same(const Request& r, const Named& t, std::size_t axis, Index expected, const char* what,
+                const char* of, const char* hint = "") {
   if (t.info.size[axis] != expected)
-    refuse(r.op, std::string(t.name) + " with " + what + " " + to_string(t.info.size[axis]) + ", shape " +
-           shape_text(t.info.size), std::string(what) + " " + to_string(expected) + ", that of " + of, hint);
+    refuse(r.op,
+           std::string(t.name) + " with " + what + " " + to_string(t.info.size[axis]) + ", shape " +
+               shape_text(t.info.size),
+           std::string(what) + " " + to_string(expected) + ", that of " + of, hint);
 }
 
-void check_exact(const Request& r, const Named& t, const std::vector<Index>& shape, const std::string& dtype) {
+void check_exact(const Request& r, const Named& t, const std::vector<Index>& shape,
+                 const std::string& dtype) {
   if (!t.info.present) refuse(r.op, std::string("no ") + t.name, "a tensor of shape " + shape_text(shape));
   if (t.info.size != shape)
     refuse(r.op, std::string(t.name) + " of shape " + shape_text(t.info.size), "shape " + shape_text(shape));
   if (t.info.dtype != dtype)
     refuse(r.op, std::string(t.name) + " of dtype " + t.info.dtype, "dtype " + dtype);
   if (t.info.device != r.query.device)
-    refuse(r.op, std::string(t.name) + " on " + t.info.device, "device " + r.query.device + ", that of query");
+    refuse(r.op, std::string(t.name) + " on " + t.info.device,
+           "device " + r.query.device + ", that of query");
 }
 
 void check_tensors(const Request& r) {
@@ -89,16 +96,20 @@ void check_tensors(const Request& r) {
   check_same(r, key, channels, r.query.size[channels], "head_dim", "query");
 
   if (r.additional_key.present != r.additional_value.present)
-    refuse(r.op, r.additional_key.present ? "additional_keys without additional_values" : "additional_values without additional_keys",
+    refuse(r.op,
+           r.additional_key.present ? "additional_keys without additional_values"
+                                    : "additional_values without additional_keys",
            "both or neither");
   if (!r.additional_key.present) return;
-  const Named more_keys{"additional_keys", r.additional_key}, more_values{"additional_values", r.additional_value};
+  const Named more_keys{"additional_keys", r.additional_key},
+      more_values{"additional_values", r.additional_value};
   check_present(r, more_keys, 4, "[B, S, heads, head_dim]");
   check_present(r, more_values, 4, "[B, S, heads, value head_dim]");
   for (const Named& t : {more_keys, more_values}) {
     check_kind(r, t);
     check_same(r, t, 0, r.query.size[0], "batch", "query");
-    check_same(r, t, 2, r.key.size[heads], "heads", "key", "additional keys have the heads of key, not of query");
+    check_same(r, t, 2, r.key.size[heads], "heads", "key",
+               "additional keys have the heads of key, not of query");
   }
   check_same(r, more_values, 1, r.additional_key.size[1], "length", "additional_keys");
   check_same(r, more_keys, 3, r.key.size[channels], "head_dim", "key");
@@ -107,7 +118,8 @@ void check_tensors(const Request& r) {
 
 std::array<Index, kMaxRank> per_axis(const Request& r, const std::vector<Index>& values, const char* name) {
   if (values.size() != static_cast<std::size_t>(r.rank))
-    refuse(r.op, std::string(name) + " of length " + to_string(values.size()), "one number, or " + to_string(r.rank) + " (one per axis)");
+    refuse(r.op, std::string(name) + " of length " + to_string(values.size()),
+           "one number, or " + to_string(r.rank) + " (one per axis)");
   std::array<Index, kMaxRank> array{1, 1, 1};
   std::copy(values.begin(), values.end(), array.begin());
   return array;
@@ -119,15 +131,24 @@ void add_varlen_attention(const Request& r, Problem& p) {
   for (int side = 0; side < 2; ++side) {
     const char* name = side ? "cumulative_seqlen_KV" : "cumulative_seqlen_Q";
     const std::vector<Index>& o = *offsets[side];
-    if (o.empty() || o[0] != 0) refuse(r.op, o.empty() ? std::string(name) + " without entries" : std::string(name) + " that starts at " + to_string(o[0]), "offsets that start at 0");
+    if (o.empty() || o[0] != 0)
+      refuse(r.op,
+             o.empty() ? std::string(name) + " without entries"
+                       : std::string(name) + " that starts at " + to_string(o[0]),
+             "offsets that start at 0");
     for (std::size_t i = 1; i < o.size(); ++i)
       if (o[i] < o[i - 1])
-        refuse(r.op, std::string(name) + " that falls from " + to_string(o[i - 1]) + " to " + to_string(o[i]), "offsets that never decrease");
+        refuse(r.op, std::string(name) + " that falls from " + to_string(o[i - 1]) + " to " + to_string(o[i]),
+               "offsets that never decrease");
     if (o.back() > total[side])
-      refuse(r.op, std::string(name) + " that ends at " + to_string(o.back()), "an end at or before " + to_string(total[side]) + ", the packed total");
+      refuse(r.op, std::string(name) + " that ends at " + to_string(o.back()),
+             "an end at or before " + to_string(total[side]) + ", the packed total");
   }
   if (r.query_offsets.size() != r.key_offsets.size())
-    refuse(r.op, to_string(r.query_offsets.size() - 1) + " query sequences and " + to_string(r.key_offsets.size() - 1) + " key sequences", "as many of both");
+    refuse(r.op,
+           to_string(r.query_offsets.size() - 1) + " query sequences and " +
+               to_string(r.key_offsets.size() - 1) + " key sequences",
+           "as many of both");
   for (std::size_t i = 1; i < r.query_offsets.size(); ++i) {
     Layout layout;
     layout.query_extent[0] = r.query_offsets[i] - r.query_offsets[i - 1];
@@ -144,13 +165,17 @@ void add_varlen_layouts(const Request& r, Problem& p) {
   for (const Layout& layout : r.layouts) {
     Index tokens = 1;
     for (int a = 0; a < p.rank; ++a)
-      if (layout.extent[static_cast<std::size_t>(a)] < 0 || __builtin_mul_overflow(tokens, layout.extent[static_cast<std::size_t>(a)], &tokens))
-        refuse(r.op, "a token layout with extent " + to_string(layout.extent[static_cast<std::size_t>(a)]), "extents from 0 to " + to_string(kMaxExtent));
-    if (__builtin_add_overflow(total, tokens, &total)) refuse(r.op, "token layouts of more than 2**63 tokens", "layouts that fit in memory");
+      if (layout.extent[static_cast<std::size_t>(a)] < 0 ||
+          __builtin_mul_overflow(tokens, layout.extent[static_cast<std::size_t>(a)], &tokens))
+        refuse(r.op, "a token layout with extent " + to_string(layout.extent[static_cast<std::size_t>(a)]),
+               "extents from 0 to " + to_string(kMaxExtent));
+    if (__builtin_add_overflow(total, tokens, &total))
+      refuse(r.op, "token layouts of more than 2**63 tokens", "layouts that fit in memory");
   }
   for (const Named& t : {Named{"query", r.query}, Named{"key", r.key}})
     if (total > t.info.size[1])
-      refuse(r.op, "token layouts of " + to_string(total) + " tokens", "at most " + to_string(t.info.size[1]) + ", the packed total of " + t.name);
+      refuse(r.op, "token layouts of " + to_string(total) + " tokens",
+             "at most " + to_string(t.info.size[1]) + ", the packed total of " + t.name);
   p.tail_query = r.query.size[1] - total;
   p.tail_key = r.key.size[1] - total;
 }
@@ -162,13 +187,17 @@ void add_layout(const Request& r, Problem& p) {
     layout.extent[a] = r.key.size[static_cast<std::size_t>(a) + 1];
   }
   if (!r.global_extent.empty()) {
-    const auto extent = per_axis(r, r.global_extent, "the global layout"), q = per_axis(r, r.query_begin, "the query range"),
+    const auto extent = per_axis(r, r.global_extent, "the global layout"),
+               q = per_axis(r, r.query_begin, "the query range"),
                k = per_axis(r, r.key_begin, "the key range");
     Box queries, keys;
     for (int a = 0; a < r.rank; ++a) {
-      if (extent[a] < 0 || extent[a] > kMaxExtent || q[a] < 0 || k[a] < 0 || q[a] > kMaxExtent || k[a] > kMaxExtent)
-        refuse(r.op, "a range at " + to_string(q[a]) + " / " + to_string(k[a]) + " of extent " + to_string(extent[a]),
-               "positions from 0 to " + to_string(kMaxExtent));
+      if (extent[a] < 0 || extent[a] > kMaxExtent || q[a] < 0 || k[a] < 0 || q[a] > kMaxExtent ||
+          k[a] > kMaxExtent)
+        refuse(
+            r.op,
+            "a range at " + to_string(q[a]) + " / " + to_string(k[a]) + " of extent " + to_string(extent[a]),
+            "positions from 0 to " + to_string(kMaxExtent));
       queries.axis[a] = {q[a], q[a] + layout.query_extent[a]};
       keys.axis[a] = {k[a], k[a] + layout.extent[a]};
       layout.query_extent[a] = layout.extent[a] = extent[a];
@@ -182,7 +211,8 @@ void add_layout(const Request& r, Problem& p) {
     layout.dilation = per_axis(r, r.dilation, "dilation");
     const auto causal = per_axis(r, r.causal, "is_causal");
     for (int a = 0; a < r.rank; ++a) {
-      if (causal[a] != 0 && causal[a] != 1) refuse(r.op, "is_causal " + to_string(causal[a]), "true or false");
+      if (causal[a] != 0 && causal[a] != 1)
+        refuse(r.op, "is_causal " + to_string(causal[a]), "true or false");
       layout.causal[a] = causal[a] == 1;
     }
   }
@@ -210,7 +240,9 @@ void resolve_dont_care(const Request& r, Problem& p) {
   if (p.causal_type != CausalType::kDontCare) return;
   for (const Layout& layout : p.layouts)
     if (layout.query_extent[0] != layout.extent[0])
-      refuse(r.op, "CausalType.DontCare with " + to_string(layout.query_extent[0]) + " queries and " + to_string(layout.extent[0]) + " keys",
+      refuse(r.op,
+             "CausalType.DontCare with " + to_string(layout.query_extent[0]) + " queries and " +
+                 to_string(layout.extent[0]) + " keys",
              "equal lengths", "choose CausalType.TopLeft or CausalType.BottomRight");
   p.causal_type = CausalType::kTopLeft;
 }
@@ -238,9 +270,11 @@ Problem make_problem(const Request& r) {
     packed.rank = 1;
   }
   check_tensors(r.varlen && r.rank > 1 ? packed : r);
-  for (const TensorInfo* t : {&r.query, &r.key, &r.value, &r.additional_key, &r.additional_value, &r.out, &r.lse, &r.grad_out, &r.grad_lse})
+  for (const TensorInfo* t : {&r.query, &r.key, &r.value, &r.additional_key, &r.additional_value, &r.out,
+                              &r.lse, &r.grad_out, &r.grad_lse})
     if (t->present && !t->stride.empty() && t->stride.size() != t->size.size())
-      refuse(r.op, to_string(t->stride.size()) + " strides for a tensor of shape " + shape_text(t->size), "one stride per axis");
+      refuse(r.op, to_string(t->stride.size()) + " strides for a tensor of shape " + shape_text(t->size),
+             "one stride per axis");
 
   Problem p;
   p.operation = r.operation;
@@ -263,7 +297,8 @@ Problem make_problem(const Request& r) {
   p.precision = r.precision;
   p.lse = r.direction == Direction::kBackward ? r.grad_lse.present : r.lse_wanted;
   if (r.varlen && p.batch != 1)
-    refuse(r.op, "batch " + to_string(p.batch) + " with varlen", "batch 1", "pack the sequences along the token axis");
+    refuse(r.op, "batch " + to_string(p.batch) + " with varlen", "batch 1",
+           "pack the sequences along the token axis");
   if (!r.varlen) add_layout(r, p);
   else if (attention) add_varlen_attention(r, p);
   else add_varlen_layouts(r, p);

@@ -10,16 +10,21 @@
 namespace nearfield {
 namespace {
 
-constexpr std::array<std::string_view, 7> kFunctions = {
-    "na1d", "na2d", "na3d", "attention", "multi_dimensional_attention", "spatio_temporal_attention",
-    "multi_dimensional_attention_varlen"};
+constexpr std::array<std::string_view, 7> kFunctions = {"na1d",
+                                                        "na2d",
+                                                        "na3d",
+                                                        "attention",
+                                                        "multi_dimensional_attention",
+                                                        "spatio_temporal_attention",
+                                                        "multi_dimensional_attention_varlen"};
 constexpr Index kAttention = 3;
 
 }  // namespace
 
 std::string_view function_name(Index function) {
   if (function < 0 || function >= static_cast<Index>(kFunctions.size()))
-    refuse("nearfield", "function number " + std::to_string(function), "0 to " + std::to_string(kFunctions.size() - 1));
+    refuse("nearfield", "function number " + std::to_string(function),
+           "0 to " + std::to_string(kFunctions.size() - 1));
   return kFunctions[static_cast<std::size_t>(function)];
 }
 
@@ -29,7 +34,8 @@ void decode(const CallWords& w, Request& r) {
   const bool attention = r.operation == Operation::kAttention;
   const std::size_t rank = attention ? 1 : w.axes.size() / 4;
   if (rank < 1 || rank > kMaxRank || (attention ? !w.axes.empty() : w.axes.size() != 4 * rank))
-    refuse(r.op, std::to_string(w.axes.size()) + " window numbers", attention ? "none" : "four per axis, for one to three axes");
+    refuse(r.op, std::to_string(w.axes.size()) + " window numbers",
+           attention ? "none" : "four per axis, for one to three axes");
   if (w.function < kAttention && rank != static_cast<std::size_t>(w.function) + 1)
     refuse(r.op, "window parameters for " + std::to_string(rank) + " axes", std::to_string(w.function + 1));
   r.rank = static_cast<int>(rank);
@@ -46,7 +52,8 @@ void decode(const CallWords& w, Request& r) {
   r.precision = (w.flags & 4) ? Precision::kBF16 : (w.flags & 2) ? Precision::kTF32 : Precision::kFull;
 
   if (!w.ranges.empty()) {
-    if (w.ranges.size() != 3 * rank) refuse(r.op, std::to_string(w.ranges.size()) + " range numbers", "three per axis");
+    if (w.ranges.size() != 3 * rank)
+      refuse(r.op, std::to_string(w.ranges.size()) + " range numbers", "three per axis");
     for (std::size_t a = 0; a < rank; ++a) {
       r.global_extent.push_back(w.ranges[3 * a]);
       r.query_begin.push_back(w.ranges[3 * a + 1]);

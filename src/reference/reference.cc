@@ -82,15 +82,17 @@ class Worker {
     std::vector<double> gradient(static_cast<std::size_t>(max_of(p_.head_dim, p_.value_dim)) * 2);
     each_query([&](const Token& token, Index head) { query_gradient(token, head, gradient); });
     for_each_token(s_.grid.keys(), [&](const Token& key) {
-      key_gradients(at(Role::kKey, key, kv_head_), at(Role::kValue, key, kv_head_), at(Role::kGradKey, key, kv_head_),
-                    at(Role::kGradValue, key, kv_head_), gradient, [&](const auto& fn) {
+      key_gradients(at(Role::kKey, key, kv_head_), at(Role::kValue, key, kv_head_),
+                    at(Role::kGradKey, key, kv_head_), at(Role::kGradValue, key, kv_head_), gradient,
+                    [&](const auto& fn) {
                       for (Index h = kv_head_ * group_; h < (kv_head_ + 1) * group_; ++h)
                         for_each_partner(s_.grid, key, false, [&](const Token& q) { fn(q, h); });
                     });
     });
     for (Token key; key.c[2] < p_.additional; ++key.c[2])
       key_gradients(at(Role::kAdditionalKey, key, kv_head_), at(Role::kAdditionalValue, key, kv_head_),
-                    at(Role::kGradAdditionalKey, key, kv_head_), at(Role::kGradAdditionalValue, key, kv_head_), gradient,
+                    at(Role::kGradAdditionalKey, key, kv_head_),
+                    at(Role::kGradAdditionalValue, key, kv_head_), gradient,
                     [&](const auto& fn) { each_query(fn); });
   }
 
@@ -105,12 +107,14 @@ class Worker {
 
   template <class Fn>
   void each_key(const Token& query, const Fn& fn) const {
-    for_each_partner(s_.grid, query, true, [&](const Token& k) { fn(at(Role::kKey, k, kv_head_), at(Role::kValue, k, kv_head_)); });
+    for_each_partner(s_.grid, query, true,
+                     [&](const Token& k) { fn(at(Role::kKey, k, kv_head_), at(Role::kValue, k, kv_head_)); });
     for (Token k; k.c[2] < p_.additional; ++k.c[2])
       fn(at(Role::kAdditionalKey, k, kv_head_), at(Role::kAdditionalValue, k, kv_head_));
   }
 
-  void forward_query(const Token& token, Index head, std::vector<double>& scores, std::vector<Element>& values) const {
+  void forward_query(const Token& token, Index head, std::vector<double>& scores,
+                     std::vector<Element>& values) const {
     const Element q = at(Role::kQuery, token, head), o = at(Role::kOut, token, head);
     scores.clear();
     values.clear();
@@ -126,14 +130,16 @@ class Worker {
       for (std::size_t j = 0; j < scores.size(); ++j) x += scores[j] * values[j][c];
       o.set(c, sum == 0 ? 0.0 : x / sum);
     }
-    if (s_[Role::kLse].data) at(Role::kLse, token, head).set(0, sum == 0 ? -kInfinity : largest + std::log(sum));
+    if (s_[Role::kLse].data)
+      at(Role::kLse, token, head).set(0, sum == 0 ? -kInfinity : largest + std::log(sum));
   }
 
   // p and ds of one pair.
   struct Pair {
     double weight, score_gradient;
   };
-  Pair pair(const Element& q, const Element& k, const Element& v, const Element& grad_out, double lse, double delta) const {
+  Pair pair(const Element& q, const Element& k, const Element& v, const Element& grad_out, double lse,
+            double delta) const {
     if (lse == -kInfinity) return {0, 0};
     const double weight = std::exp(scale_ * dot(q, k, p_.head_dim) - lse);
     return {weight, weight * (dot(grad_out, v, p_.value_dim) - delta)};
@@ -150,7 +156,8 @@ class Worker {
     gradient.assign(gradient.size(), 0.0);
     each_key(token, [&](const Element& k, const Element& v) {
       const Pair x = pair(q, k, v, grad_out, lse, delta_q);
-      for (Index c = 0; c < p_.head_dim; ++c) gradient[static_cast<std::size_t>(c)] += x.score_gradient * k[c];
+      for (Index c = 0; c < p_.head_dim; ++c)
+        gradient[static_cast<std::size_t>(c)] += x.score_gradient * k[c];
     });
     const Element out = at(Role::kGradQuery, token, head);
     for (Index c = 0; c < p_.head_dim; ++c) out.set(c, scale_ * gradient[static_cast<std::size_t>(c)]);
@@ -196,12 +203,13 @@ class Reference final : public Backend {
     return plan;
   }
 
-  void run(const Problem& p, const Plan&, const Tensors& tensors, Executor& executor, std::byte*) const override {
+  void run(const Problem& p, const Plan&, const Tensors& tensors, Executor& executor,
+           std::byte*) const override {
     const std::vector<Sequence> list = sequences_of(p, tensors);
     const Index per_sequence = p.batch * p.kv_heads;
     executor.run(static_cast<Index>(list.size()) * per_sequence, [&](Index task, int) {
-      const Worker worker(p, list[static_cast<std::size_t>(task / per_sequence)], task % per_sequence / p.kv_heads,
-                          task % p.kv_heads);
+      const Worker worker(p, list[static_cast<std::size_t>(task / per_sequence)],
+                          task % per_sequence / p.kv_heads, task % p.kv_heads);
       if (p.direction == Direction::kForward) worker.forward();
       else worker.backward();
     });

@@ -16,7 +16,8 @@ TensorView::TensorView(const void* d, DType t, const Index* sizes, const Index* 
     size[i] = sizes[i];
     stride[i] = strides ? strides[i] : dense;
     if (!strides && __builtin_mul_overflow(dense, sizes[i] > 0 ? sizes[i] : 1, &dense))
-      throw std::invalid_argument("[TensorView] got more than 2**63 elements, expected a tensor that fits in memory");
+      throw std::invalid_argument(
+          "[TensorView] got more than 2**63 elements, expected a tensor that fits in memory");
   }
 }
 

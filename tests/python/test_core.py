@@ -191,7 +191,7 @@ def test_needed_keys(case):
     extent, *axis = case
     for begin, end in itertools.combinations(range(extent + 1), 2):
         seen = {j for q in range(begin, end) for j in visible(q, extent, *axis)}
-        (got,) = _core.needed_keys(_text(extent, *axis), [begin, end])
+        (got,) = _core.needed_keys(_text(extent, *axis), [(begin, end)])
         assert list(got) == [min(seen), max(seen) + 1], (case, begin, end)
 
 

@@ -108,7 +108,7 @@ def test_one_entry_per_axis(name):
         "3",
         3.0,
         None,
-        object(),
+        Ellipsis,
         (3, "3"),
         (3, None),
         (3, 2.5),
@@ -217,7 +217,7 @@ def test_devices():
 
 
 @pytest.mark.parametrize("place", range(3))
-@pytest.mark.parametrize("bad", [None, 3, "q", [[1.0]], (1,), object()], ids=repr)
+@pytest.mark.parametrize("bad", [None, 3, "q", [[1.0]], (1,), Ellipsis], ids=repr)
 def test_what_is_no_tensor(place, bad):
     inputs = qkv(6)
     inputs[place] = bad
@@ -272,7 +272,7 @@ def test_additional_keys_and_values():
 
 
 def test_scale():
-    for bad in ("1", [1.0], object(), 1j):
+    for bad in ("1", [1.0], Ellipsis, 1j):
         refused(nf.na1d, *qkv(6), 3, scale=bad, error=TypeError, says="scale")
         refused(nf.attention, *qkv(6), scale=bad, error=TypeError, says="scale")
     assert nf.na1d(*qkv(6), 3, scale=1).shape == (1, 6, 2, 8)  # an int is a number
@@ -323,7 +323,7 @@ def test_merge():
     def bad(outs, lses, **kw):
         return refused(nf.merge_attentions, outs, lses, **kw)
 
-    bad([out], [lse], says="2")
+    bad([out], [lse], says="two")
     bad([], [])
     bad([out, out], [lse])
     bad([out, out, out], [lse, lse])
