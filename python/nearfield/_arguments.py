@@ -21,7 +21,7 @@ def check_tensor(op: str, name: str, tensor, optional: bool = False) -> None:
     if tensor.layout != torch.strided or tensor.is_nested:
         kind = "nested" if tensor.is_nested else "sparse"
         raise NotImplementedError(
-            f"[{op}] got a {kind} tensor as {name}, expected a dense one; convert it with .to_dense() or pad it"
+            f"[{op}] got a {kind} tensor as {name}, expected a dense one; use .to_dense(), or pad it"
         )
 
 
@@ -70,7 +70,8 @@ def backend_number(op: str, backend) -> int:
         raise TypeError(f"[{op}] got backend of type {type(backend).__name__}, expected str or None")
     if backend not in _ops.BACKENDS:
         raise ValueError(
-            f"[{op}] got backend {backend!r}, expected one of {', '.join(_ops.BACKENDS)}; None takes the best one"
+            f"[{op}] got backend {backend!r}, expected one of {', '.join(_ops.BACKENDS)}; "
+            "None takes the best one"
         )
     return _ops.BACKENDS[backend]
 
@@ -106,7 +107,7 @@ def check_hints(op: str, backward_kv_splits, run_persistent_kernel, kernel_sched
 
 
 def autocast(query, *tensors):
-    """float32 and 16-bit tensors in autocast's dtype where that is on for their device, as SDPA's would be."""
+    """float32 and 16-bit tensors in autocast's dtype where it is on for their device, as SDPA's would be."""
     device = query.device.type
     if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
         return query, *tensors

@@ -53,7 +53,8 @@ def _check(outputs, lse_tensors) -> None:
             arguments.check_tensor(_OP, f"an entry of {name}", tensor)
     if len(outputs) < 2 or len(outputs) != len(lse_tensors):
         raise ValueError(
-            f"[{_OP}] got {len(outputs)} outputs and {len(lse_tensors)} lse tensors, expected two or more, as many of both"
+            f"[{_OP}] got {len(outputs)} outputs and {len(lse_tensors)} lse tensors, expected two or more, "
+            "as many of both"
         )
     first = outputs[0]
     if not first.is_floating_point() or first.dim() < 2:
@@ -74,6 +75,7 @@ def _check(outputs, lse_tensors) -> None:
             or tensor.device != first.device
         ):
             raise ValueError(
-                f"[{_OP}] got an lse of shape {tuple(tensor.shape)}, {tensor.dtype} on {tensor.device}, expected "
-                f"{tuple(first.shape[:-1])}, floating, on {first.device}; lse has the output's shape without the last axis"
+                f"[{_OP}] got an lse of shape {tuple(tensor.shape)}, {tensor.dtype} on {tensor.device}, "
+                f"expected {tuple(first.shape[:-1])}, floating, on {first.device}; an lse has the shape of its "
+                "output without the last axis"
             )

@@ -139,8 +139,8 @@ torch.library.register_autograd(f"{_NAMESPACE}::forward", _backward, setup_conte
 
 def refuse_double_backward(op: str):
     raise NotImplementedError(
-        f"[{op}] got a second differentiation, expected first derivatives only; the backward pass of nearfield "
-        "is not differentiable (drop create_graph=True, or use torch.func.jvp of the forward pass)"
+        f"[{op}] got a second differentiation, expected first derivatives only; the backward pass of "
+        "nearfield is not differentiable (drop create_graph=True, or use torch.func.jvp of the forward pass)"
     )
 
 

@@ -254,7 +254,7 @@ def attention(
     arguments.check_bool(op, "is_causal", is_causal)
     if is_causal and not isinstance(causal_type, CausalType):
         raise ValueError(
-            f"Argument causal_type must be specified as a CausalType with is_causal=True, got {causal_type!r}."
+            f"Argument causal_type must be specified as a CausalType if is_causal, got {causal_type!r}."
         )
     for name in (
         "seqlens_Q",
