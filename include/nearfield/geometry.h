@@ -13,71 +13,16 @@
 //   visible(a, 5);                            // {4, 7}
 //   seen_by(a, 1);                            // {0, 3}: queries 0, 1 and 2 see key 1
 //
-// Unit: tokens, in the coordinates of the whole (global) axis. No allocation, no exceptions; every
-// function is constexpr and may be called on the host and on a CUDA device. Extents are at most
-// kMaxExtent, so that no product in here overflows.
-//
-// Source: Hassani et al., "Neighborhood Attention Transformer" (CVPR 2023, section 3.1: the window
-// that is shifted inwards); "Generalized Neighborhood Attention" (2025, section 3: stride).
+// Unit: tokens of the whole (global) axis. Every function is constexpr, for host and CUDA device; extents
+// up to kMaxExtent, so that no product overflows. Source: Hassani et al., "Neighborhood Attention
+// Transformer" (CVPR 2023, section 3.1: windows shifted inwards); "Generalized Neighborhood Attention"
+// (2025, section 3: stride).
 #pragma once
 
-#include <cstdint>
-
-#if defined(__CUDACC__)
-#define NF_HD __host__ __device__
-#else
-#define NF_HD
-#endif
+#include "nearfield/interval.h"
 
 namespace nearfield {
 
-using Index = std::int64_t;
-
-inline constexpr Index kMaxExtent = (Index{1} << 31) - 1;  // of one axis
-inline constexpr int kMaxRank = 3;
-
-NF_HD constexpr Index min_of(Index a, Index b) { return a < b ? a : b; }
-NF_HD constexpr Index max_of(Index a, Index b) { return a < b ? b : a; }
-NF_HD constexpr Index clamp(Index x, Index low, Index high) { return min_of(max_of(x, low), high); }
-NF_HD constexpr Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
-
-// ---------------------------------------------------------------------------------------------
-// Intervals and boxes.
-
-// Half-open: begin is in it, end is not. Empty when end <= begin.
-struct Interval {
-  Index begin = 0, end = 0;
-
-  NF_HD constexpr Index size() const { return end > begin ? end - begin : 0; }
-  NF_HD constexpr bool empty() const { return end <= begin; }
-  NF_HD constexpr bool contains(Index i) const { return begin <= i && i < end; }
-  NF_HD constexpr bool contains(Interval o) const { return o.empty() || (begin <= o.begin && o.end <= end); }
-  friend NF_HD constexpr bool operator==(Interval a, Interval b) {
-    return (a.empty() && b.empty()) || (a.begin == b.begin && a.end == b.end);
-  }
-};
-
-NF_HD constexpr Interval intersect(Interval a, Interval b) {
-  return {max_of(a.begin, b.begin), min_of(a.end, b.end)};
-}
-
-// One interval per axis, slowest axis first. A box of a lower rank has leading intervals {0, 1}.
-struct Box {
-  Interval axis[kMaxRank] = {{0, 1}, {0, 1}, {0, 1}};
-
-  NF_HD constexpr Index volume() const { return axis[0].size() * axis[1].size() * axis[2].size(); }
-  NF_HD constexpr bool empty() const { return axis[0].empty() || axis[1].empty() || axis[2].empty(); }
-  NF_HD constexpr bool contains(const Box& o) const {
-    return o.empty() ||
-           (axis[0].contains(o.axis[0]) && axis[1].contains(o.axis[1]) && axis[2].contains(o.axis[2]));
-  }
-  friend NF_HD constexpr bool operator==(const Box& a, const Box& b) {
-    return (a.empty() && b.empty()) ||
-           (a.axis[0] == b.axis[0] && a.axis[1] == b.axis[1] && a.axis[2] == b.axis[2]);
-  }
-};
-
-// ---------------------------------------------------------------------------------------------
 // One axis.
 
 enum class Rule : int {
@@ -192,7 +137,6 @@ NF_HD constexpr Interval inverse_core(const Axis& a, Interval run) {
   return {seen_by(a, run.end - 1).begin, seen_by(a, run.begin).end};
 }
 
-// ---------------------------------------------------------------------------------------------
 // Tile pairs.
 
 enum class Cover : int {
@@ -207,7 +151,6 @@ NF_HD constexpr Cover cover(const Axis& a, Interval query_run, Interval key_run)
   return core(a, query_run).contains(key_run) ? Cover::kFull : Cover::kPartial;
 }
 
-// ---------------------------------------------------------------------------------------------
 // Three axes: one token layout (a grid). Lower ranks have leading axes of extent 1.
 
 struct Grid {
@@ -229,18 +172,13 @@ NF_HD constexpr Grid group(const Grid& grid, Index g, Index residue[kMaxRank]) {
   return r;
 }
 
-NF_HD constexpr Box hull(const Grid& g, const Box& queries) {
-  return {
-      {hull(g.axis[0], queries.axis[0]), hull(g.axis[1], queries.axis[1]), hull(g.axis[2], queries.axis[2])}};
+// hull, core and inverse_hull of a box of tokens, axis by axis.
+NF_HD constexpr Box per_axis(const Grid& g, const Box& b, Interval (*of)(const Axis&, Interval)) {
+  return {{of(g.axis[0], b.axis[0]), of(g.axis[1], b.axis[1]), of(g.axis[2], b.axis[2])}};
 }
-NF_HD constexpr Box core(const Grid& g, const Box& queries) {
-  return {
-      {core(g.axis[0], queries.axis[0]), core(g.axis[1], queries.axis[1]), core(g.axis[2], queries.axis[2])}};
-}
-NF_HD constexpr Box inverse_hull(const Grid& g, const Box& keys) {
-  return {{inverse_hull(g.axis[0], keys.axis[0]), inverse_hull(g.axis[1], keys.axis[1]),
-           inverse_hull(g.axis[2], keys.axis[2])}};
-}
+NF_HD constexpr Box hull(const Grid& g, const Box& queries) { return per_axis(g, queries, hull); }
+NF_HD constexpr Box core(const Grid& g, const Box& queries) { return per_axis(g, queries, core); }
+NF_HD constexpr Box inverse_hull(const Grid& g, const Box& keys) { return per_axis(g, keys, inverse_hull); }
 NF_HD constexpr Cover cover(const Grid& g, const Box& queries, const Box& keys) {
   Cover all = Cover::kFull;
   for (int a = 0; a < kMaxRank; ++a) {
@@ -251,7 +189,6 @@ NF_HD constexpr Cover cover(const Grid& g, const Box& queries, const Box& keys) 
   return all;
 }
 
-// ---------------------------------------------------------------------------------------------
 // Exact amounts of work.
 
 // sum over q in the run of clamp(floor(q / step) * step + offset, low, high), in constant time.

@@ -169,6 +169,32 @@ def test_func_grad_and_jacrev(case, backend):
     torch.testing.assert_close(got, out_only, rtol=1e-11, atol=1e-12)
 
 
+def test_jacfwd_and_jacrev_agree_and_second_derivatives_are_refused(backend):
+    case = na((4,), (3,), heads=2, kv_heads=1, dim=2, value_dim=2)
+    q, k, v = case.inputs(torch.float64)
+
+    def f(q):
+        return case.call([q, k, v], backend, return_lse=False)
+
+    torch.testing.assert_close(torch.func.jacfwd(f)(q), torch.func.jacrev(f)(q), rtol=1e-10, atol=1e-12)
+    for second in (torch.func.hessian, lambda f: torch.func.jacrev(torch.func.jacrev(f))):
+        with pytest.raises((RuntimeError, NotImplementedError), match=r"(?i)double backward|second|twice"):
+            second(f)(q)
+
+
+def test_what_backward_needs_may_not_be_overwritten(backend):
+    """torch's own complaint, not a wrong gradient."""
+    case = na((5,), (3,))
+    for victim in range(4):
+        leaves = case.inputs(requires_grad=True)
+        inputs = [x * 1 for x in leaves]
+        out, _ = case.call(inputs, backend)
+        with torch.no_grad():
+            (*inputs, out)[victim].mul_(2)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            out.sum().backward()
+
+
 def _stacked(case, n=3, dtype=torch.float64):
     return [torch.stack(x) for x in zip(*(case.inputs(dtype, seed=i) for i in range(n)), strict=True)]
 

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The same inputs give the same bits, whatever the thread count and whatever shares the batch."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from cases import dense, na
@@ -41,3 +43,16 @@ def test_same_bits_alone_and_in_a_batch(case):
     out, lse = case.call(leaves, "cpu")
     alone = [out, lse, *torch.autograd.grad((out, lse), leaves, [g[1:2] for g in upstream])]
     assert all(torch.equal(a, b[1:2]) for a, b in zip(alone, together, strict=True))
+
+
+def test_calls_from_several_threads_at_once():
+    """Different problems side by side share the pool and the cache of plans, and nothing else."""
+    cases = [*DETERMINISM, na((9, 9), (3, 3)), dense(20, 30)]
+    inputs = [case.inputs() for case in cases]
+    expected = [_bits(case, x, "cpu") for case, x in zip(cases, inputs, strict=True)]
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [
+            (i, pool.submit(_bits, cases[i], inputs[i], "cpu")) for _ in range(6) for i in range(len(cases))
+        ]
+        for i, job in jobs:
+            assert all(torch.equal(a, b) for a, b in zip(job.result(), expected[i], strict=True))

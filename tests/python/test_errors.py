@@ -285,6 +285,18 @@ def test_dropout():
     refused(nf.na1d, *qkv(6), 3, dropout_p="0.1", error=TypeError)
 
 
+def test_what_is_not_there_yet_is_refused():
+    """Bias, dropout and packed sequences are in the signatures; until they work, there is no wrong result."""
+    waiting = (ValueError, NotImplementedError)
+    refused(nf.na1d, *qkv(6), 3, dropout_p=0.5, error=waiting, says="dropout")
+    refused(nf.attention, *qkv(6), dropout_p=0.5, error=waiting, says="dropout")
+    refused(nf.na1d, *qkv(6), 3, bias=torch.zeros(2, 5), error=waiting, says="bias")
+    refused(nf.na1d, *qkv(6), 3, bias=3, error=TypeError, says="bias")
+    lengths = torch.tensor([2, 4])
+    refused(nf.attention, *qkv(6), seqlens_Q=lengths, seqlens_KV=lengths, error=waiting, says="seqlens_Q")
+    refused(nf.attention, *qkv(6), max_seqlen_Q=4, error=waiting, says="max_seqlen_Q")
+
+
 def test_unknown_backend():
     for name in ("fastest", "", "CPU", "cutlass-fna"):
         match = refused(nf.na2d, *qkv(6, 6), 3, backend=name)

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Performance arguments never change results, and are honoured or refused in words."""
 
+import re
+
 import pytest
 import torch
 from test_errors import qkv, refused
@@ -52,20 +54,33 @@ def test_hints_are_checked_for_form(hint):
 TILES = ("q_tile_shape", "kv_tile_shape", "backward_q_tile_shape", "backward_kv_tile_shape")
 
 
+def _honoured_or_refused(run):
+    """run(), or None where a ValueError says in words what is wrong with the tile and what would be right."""
+    try:
+        return run()
+    except ValueError as error:
+        assert re.search(r"\[\w+\] got .*expected", str(error)), error
+        assert re.search(r"tile.*can use.*: \w+|has no tiles", str(error)), error
+        return None
+
+
 @pytest.mark.parametrize("name", TILES)
-def test_tiles_are_honoured_or_refused_by_name(name, backend):
+def test_tiles_are_honoured_or_refused_with_the_legal_ones(name, backend):
     """Whatever the shape: right results, or a message that names the shapes the backend can use."""
-    q, k, v = (x.requires_grad_() for x in qkv(12, 13))
-    expected = nf.na2d(q, k, v, 5, backend=backend)
-    gradient = torch.autograd.grad(expected.sum(), q)[0]
-    for tile in ((4, 4), (1, 1), (2, 8), (8, 8), (64, 1), (3, 5)):
-        try:
-            out = nf.na2d(q, k, v, 5, backend=backend, **{name: tile})
-        except ValueError as error:
-            assert name in str(error) and "expected" in str(error), error
-            continue
-        torch.testing.assert_close(out, expected)
-        torch.testing.assert_close(torch.autograd.grad(out.sum(), q)[0], gradient, rtol=1e-4, atol=1e-5)
+    leaves = [x.requires_grad_() for x in qkv(12, 13)]
+    expected = nf.na2d(*leaves, 5, backend=backend)
+    gradients = torch.autograd.grad(expected.sum(), leaves)
+    honoured = 0
+    for tile in ((4, 4), (1, 1), (2, 8), (1, 16), (8, 8), (64, 1), (3, 5), (12, 13), (1000, 1000)):
+
+        def run(tile=tile):
+            out = nf.na2d(*leaves, 5, backend=backend, **{name: tile})
+            return out, *torch.autograd.grad(out.sum(), leaves)
+
+        for got, want in zip(_honoured_or_refused(run) or (), (expected, *gradients), strict=False):
+            honoured += 1
+            torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+    assert honoured or backend == "reference"  # the plain loops have no tiles
 
 
 @pytest.mark.parametrize("name", TILES)
@@ -82,11 +97,10 @@ def test_tiles_of_no_form(name, bad):
 def test_tile_sizes_of_attention(name, backend):
     q, k, v = qkv(40)
     expected = nf.attention(q, k, v, backend=backend)
-    for size in (8, 16, 64):
-        try:
-            torch.testing.assert_close(nf.attention(q, k, v, backend=backend, **{name: size}), expected)
-        except ValueError as error:
-            assert name in str(error) and "expected" in str(error), error
+    for size in (1, 8, 16, 64):
+        out = _honoured_or_refused(lambda n=size: nf.attention(q, k, v, backend=backend, **{name: n}))
+        if out is not None:
+            torch.testing.assert_close(out, expected)
     for bad in (0, -4, "8", 8.0, True, (8, 8)):
         refused(nf.attention, q, k, v, **{name: bad}, error=(TypeError, ValueError), says=name)
 

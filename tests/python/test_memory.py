@@ -89,6 +89,14 @@ def test_slices_of_one_projection(backend):
     case.check(inputs, backend, *case.upstream(inputs))
 
 
+def test_lazily_negated_tensors(backend):
+    """The imaginary part of a conjugate view: its memory holds the negative of its values."""
+    case = na((7, 6), (3, 3))
+    inputs = [torch.complex(torch.zeros_like(x), -x).conj().imag for x in case.inputs()]
+    assert all(x.is_neg() for x in inputs)
+    case.check(inputs, backend, *case.upstream(inputs))
+
+
 @pytest.mark.parametrize("case", [CASES[3], CASES[12], CASES[-3]], ids=str)
 def test_inputs_are_never_modified(case, backend):
     leaves = case.inputs(requires_grad=True)
