@@ -42,6 +42,24 @@ TEST(Extremes, QueriesThatSeeNothing) {
   }
 }
 
+// An lse of -inf says that the query saw nothing, whatever there is to see: it has no part in any gradient.
+TEST(Extremes, GivenThatAQuerySawNothing) {
+  for (const char* text : {"na:fwd:f32:b1h2kv1d16:40:k7:add=3:lse", "att:fwd:f64:b1h1kv1d8:33,20:lse", "att:fwd:bf16:b1h1kv1d8:20,20:ctl"}) {
+    Case c(text), without(text);
+    const Index width = c.problem().value_dim;
+    for (const Index row : {Index{0}, Index{7}, Index{19}}) {
+      for (Index i = 0; i < width; ++i) without.input(Role::kGradOut).set(row * width + i, 0.0);
+      if (without.input(Role::kGradLse).present()) without.input(Role::kGradLse).set(row, 0.0);
+    }
+    c.answer();
+    for (const Index row : {Index{0}, Index{7}, Index{19}}) {
+      c.input(Role::kLse).set(row, -kInfinity);
+      for (Index i = 0; i < width; ++i) c.input(Role::kOut).set(row * width + i, 0.0);
+    }
+    for (const std::string& backend : backends_under_test()) EXPECT_TRUE(without.agrees(c.run(Direction::kBackward, backend), backend));
+  }
+}
+
 TEST(Extremes, LargeScores) {
   for (const double spread : {30.0, 1000.0, 1e4}) {  // times a key of order 1 and the scale: scores of that order
     Case a("na:fwd:f32:b1h2kv1d16:9x8:k3x5:lse:scale=1", spread / 4), b("att:fwd:f32:b1h1kv1d1:20,90:add=3:lse", spread),

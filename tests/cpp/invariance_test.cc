@@ -150,7 +150,8 @@ TEST(Invariance, AListOfOneGridIsTheGrid) {
 
 TEST(Invariance, BatchEntriesAreThoseAlone) {
   for (const char* text : {"na:fwd:f32:b5h2kv1d16:8x9:k3x3:add=5:lse", "na:fwd:f32:b3h2kv2d16:100:k33:d2:lse",
-                           "att:fwd:bf16:b4h2kv1d16:70,33:cbr:lse", "na:fwd:f32:b70h1kv1d8:6x6:k3x3:lse"}) {
+                           "att:fwd:bf16:b4h2kv1d16:70,33:cbr:lse", "na:fwd:f32:b70h1kv1d8:6x6:k3x3:lse",
+                           "na:fwd:f32:b3h1kv1d24:17x30:k9x13:lse", "att:fwd:f32:b3h1kv1d16:150,170:ctl:lse"}) {
     Case batch(text);
     Problem one = batch.problem();
     one.batch = 1;
