@@ -50,17 +50,21 @@ void forward(const Problem& p, const Views& x, const TensorView& out) {
   else na3d(x.q, x.k, x.v, out, window_of<3>(p), x.options);
 }
 
-void backward(const Problem& p, const Views& x, const TensorView& out, const TensorView& lse, const Gradients& g) {
-  if (p.operation == Operation::kAttention) attention_backward(x.q, x.k, x.v, out, lse, g, p.causal_type, x.options);
+void backward(const Problem& p, const Views& x, const TensorView& out, const TensorView& lse,
+              const Gradients& g) {
+  if (p.operation == Operation::kAttention)
+    attention_backward(x.q, x.k, x.v, out, lse, g, p.causal_type, x.options);
   else if (p.rank == 1) na1d_backward(x.q, x.k, x.v, out, lse, g, window_of<1>(p), x.options);
   else if (p.rank == 2) na2d_backward(x.q, x.k, x.v, out, lse, g, window_of<2>(p), x.options);
   else na3d_backward(x.q, x.k, x.v, out, lse, g, window_of<3>(p), x.options);
 }
 
 TEST(Api, ConveniencesForwardAndBackward) {
-  for (const char* text : {"na:fwd:f32:b2h4kv2d16v8:30:k7:s2:d3:c1:lse", "na:fwd:f32:b1h2kv2d24:9x8:k3x5:s1x2:d2x1:c01:add=4:lse:scale=0.3",
-                           "na:fwd:bf16:b1h2kv1d8:5x6x7:k3x3x3:c100:lse", "att:fwd:f64:b2h2kv1d8:13,20:cbr:lse",
-                           "att:fwd:f32:b2h2kv1d8:20,13:ctl:add=3:lse", "att:fwd:f16:b1h3kv3d20:13,13:lse"}) {
+  for (const char* text :
+       {"na:fwd:f32:b2h4kv2d16v8:30:k7:s2:d3:c1:lse",
+        "na:fwd:f32:b1h2kv2d24:9x8:k3x5:s1x2:d2x1:c01:add=4:lse:scale=0.3",
+        "na:fwd:bf16:b1h2kv1d8:5x6x7:k3x3x3:c100:lse", "att:fwd:f64:b2h2kv1d8:13,20:cbr:lse",
+        "att:fwd:f32:b2h2kv1d8:20,13:ctl:add=3:lse", "att:fwd:f16:b1h3kv3d20:13,13:lse"}) {
     Case c(text);
     const Problem& p = c.problem();
     c.answer();
@@ -77,8 +81,10 @@ TEST(Api, ConveniencesForwardAndBackward) {
       // The gradients of what the forward pass itself gave.
       const Problem b = c.direction(Direction::kBackward);
       Outputs gradients;
-      for (const Role r : {Role::kGradQuery, Role::kGradKey, Role::kGradValue, Role::kGradAdditionalKey, Role::kGradAdditionalValue})
-        if (!testing::shape_for(b, r).empty()) gradients[r] = Memory(p.dtype, testing::shape_for(b, r), {}, true);
+      for (const Role r : {Role::kGradQuery, Role::kGradKey, Role::kGradValue, Role::kGradAdditionalKey,
+                           Role::kGradAdditionalValue})
+        if (!testing::shape_for(b, r).empty())
+          gradients[r] = Memory(p.dtype, testing::shape_for(b, r), {}, true);
       Gradients g;
       g.grad_out = c.input(Role::kGradOut).view();
       g.grad_lse = c.input(Role::kGradLse).view();
@@ -96,11 +102,15 @@ TEST(Api, ConveniencesForwardAndBackward) {
 // As the header shows it: dense views, nothing but what is needed.
 TEST(Api, ShortestCall) {
   std::vector<float> q(64 * 64 * 2 * 8, 0.0f), v(q.size(), 2.0f), out(q.size(), -1.0f);
-  const auto view = [](std::vector<float>& x) { return TensorView(x.data(), DType::kFloat32, {1, 64, 64, 2, 8}); };
+  const auto view = [](std::vector<float>& x) {
+    return TensorView(x.data(), DType::kFloat32, {1, 64, 64, 2, 8});
+  };
   na2d(view(q), view(q), view(v), view(out), {{7, 7}});
   for (const float x : out) ASSERT_NEAR(x, 2.0f, 1e-6f);
-  attention(TensorView(q.data(), DType::kFloat32, {1, 64, 1, 8}), TensorView(q.data(), DType::kFloat32, {1, 64, 1, 8}),
-            TensorView(v.data(), DType::kFloat32, {1, 64, 1, 8}), TensorView(out.data(), DType::kFloat32, {1, 64, 1, 8}));
+  attention(TensorView(q.data(), DType::kFloat32, {1, 64, 1, 8}),
+            TensorView(q.data(), DType::kFloat32, {1, 64, 1, 8}),
+            TensorView(v.data(), DType::kFloat32, {1, 64, 1, 8}),
+            TensorView(out.data(), DType::kFloat32, {1, 64, 1, 8}));
 }
 
 TEST(Api, DontCareIsEitherTypeOfEqualLengths) {
@@ -111,8 +121,9 @@ TEST(Api, DontCareIsEitherTypeOfEqualLengths) {
   outputs[Role::kOut] = Memory(DType::kFloat32, {1, 9, 1, 8}, {}, true);
   attention(views.q, views.k, views.v, outputs[Role::kOut].view(), CausalType::kDontCare);
   EXPECT_TRUE(c.agrees(outputs, "api"));
-  EXPECT_THROW(attention(views.q, TensorView(views.k.data, DType::kFloat32, {1, 8, 1, 8}), TensorView(views.v.data, DType::kFloat32, {1, 8, 1, 8}),
-                         outputs[Role::kOut].view(), CausalType::kDontCare),
+  EXPECT_THROW(attention(views.q, TensorView(views.k.data, DType::kFloat32, {1, 8, 1, 8}),
+                         TensorView(views.v.data, DType::kFloat32, {1, 8, 1, 8}), outputs[Role::kOut].view(),
+                         CausalType::kDontCare),
                std::invalid_argument);
 }
 
@@ -132,7 +143,8 @@ TEST(Api, NoAdditionalKeys) {
   Gradients g;
   g.grad_out = c.input(Role::kGradOut).view();
   g.grad_lse = c.input(Role::kGradLse).view();
-  for (const Role r : {Role::kGradQuery, Role::kGradKey, Role::kGradValue}) gradients[r] = Memory(DType::kFloat32, {2, 9, 1, 8}, {}, true);
+  for (const Role r : {Role::kGradQuery, Role::kGradKey, Role::kGradValue})
+    gradients[r] = Memory(DType::kFloat32, {2, 9, 1, 8}, {}, true);
   g.query = gradients[Role::kGradQuery].view();
   g.key = gradients[Role::kGradKey].view();
   g.value = gradients[Role::kGradValue].view();
@@ -147,8 +159,10 @@ TEST(Api, EmptyOutputsOfAnyStride) {
   Views views = views_of(c);
   const Index size[] = {2, 0, 2, 8}, stride[] = {0, 0, 0, 0};
   float memory = 5;
-  EXPECT_NO_THROW(attention(views.q, views.k, views.v, TensorView(&memory, DType::kFloat32, size, stride, 4)));
-  EXPECT_NO_THROW(attention(TensorView(nullptr, DType::kFloat32, {2, 0, 2, 8}), views.k, views.v, TensorView(nullptr, DType::kFloat32, {2, 0, 2, 8})));
+  EXPECT_NO_THROW(
+      attention(views.q, views.k, views.v, TensorView(&memory, DType::kFloat32, size, stride, 4)));
+  EXPECT_NO_THROW(attention(TensorView(nullptr, DType::kFloat32, {2, 0, 2, 8}), views.k, views.v,
+                            TensorView(nullptr, DType::kFloat32, {2, 0, 2, 8})));
   EXPECT_EQ(memory, 5);
 }
 
@@ -168,8 +182,10 @@ TEST(Api, ManyThreadsCallAtOnce) {
         outputs[Role::kOut] = Memory(DType::kFloat32, {1, 12, 13, 2, 16}, {}, true);
         forward(c.problem(), views, outputs[Role::kOut].view());
         for (Index i = 0; i < outputs[Role::kOut].elements(); ++i)
-          if (!(std::abs(outputs[Role::kOut].get(i) - c.answer().exact[static_cast<std::size_t>(Role::kOut)][static_cast<std::size_t>(i)]) < 1e-5))
-            failures[t] = "thread " + std::to_string(t) + " round " + std::to_string(round) + " element " + std::to_string(i);
+          if (!(std::abs(outputs[Role::kOut].get(i) - c.answer().exact[static_cast<std::size_t>(Role::kOut)]
+                                                                      [static_cast<std::size_t>(i)]) < 1e-5))
+            failures[t] = "thread " + std::to_string(t) + " round " + std::to_string(round) + " element " +
+                          std::to_string(i);
       }
     });
   for (std::thread& t : threads) t.join();
@@ -196,7 +212,8 @@ TEST(Api, PlansAndBackends) {
     ADD_FAILURE();
   } catch (const std::invalid_argument& e) {
     const std::string message = e.what();
-    for (const char* word : {"tpu", "cpu", "reference", ", expected "}) EXPECT_NE(message.find(word), std::string::npos) << message;
+    for (const char* word : {"tpu", "cpu", "reference", ", expected "})
+      EXPECT_NE(message.find(word), std::string::npos) << message;
   }
   Problem broken = p;
   broken.layouts[0].window[0] = 99;
@@ -209,7 +226,8 @@ TEST(Api, PlansDependOnTheSequenceOnly) {
     PlanOptions options;
     options.backend = backend;
     const auto plan = [&](const char* text) { return *make_plan(parse_problem(text), options).plan; };
-    const Plan one = plan("na:fwd:f32:b1h2kv1d32:40x30:k7x5"), many = plan("na:fwd:f32:b9h2kv1d32:40x30:k7x5"),
+    const Plan one = plan("na:fwd:f32:b1h2kv1d32:40x30:k7x5"),
+               many = plan("na:fwd:f32:b9h2kv1d32:40x30:k7x5"),
                packed = plan("na:fwd:f32:b1h2kv1d32:9x9+40x30:k7x5");
     EXPECT_EQ(one.kernel, many.kernel);
     EXPECT_EQ(one.query_tiles, many.query_tiles);
@@ -230,7 +248,8 @@ TEST(Api, WorkspaceIsSmall) {  // O(tile) a worker, not O(tokens)
 
 TEST(Api, ExplainNamesEveryBackendWithItsReason) {
   const std::string text = explain("na:fwd:f32:b1h8kv8d32:64x64:k7x7");
-  for (const char* word : {"na:fwd:f32:b1h8kv8d32:64x64:k7x7", "cuda_sm90", "cuda_sm80", "cpu", "reference", "waste"})
+  for (const char* word :
+       {"na:fwd:f32:b1h8kv8d32:64x64:k7x7", "cuda_sm90", "cuda_sm80", "cpu", "reference", "waste"})
     EXPECT_NE(text.find(word), std::string::npos) << text;
   EXPECT_NE(explain("na:fwd:f32:b1h1kv1d8:9:k3:bias").find("bias"), std::string::npos);
   EXPECT_NE(explain("na:fwd:f32:b1h1kv1d8:9:k3", Device::kCuda).find("cpu"), std::string::npos);
@@ -238,8 +257,9 @@ TEST(Api, ExplainNamesEveryBackendWithItsReason) {
   EXPECT_EQ(call.options.backend, "cpu");
   EXPECT_EQ(call.options.query_tile, (TileShape{1, 4, 8}));
   EXPECT_EQ(call.options.key_tile, (TileShape{1, 1, 16}));
-  for (const char* bad : {"", "@cpu", "na:fwd:f32:b1h1kv1d8:9:k3@cpu,", "na:fwd:f32:b1h1kv1d8:9:k3@cpu,q", "na:fwd:f32:b1h1kv1d8:9:k3@cpu,q4x4",
-                          "na:fwd:f32:b1h1kv1d8:9:k3@cpu,z4", "na:fwd:f32:b1h1kv1d8:9:k3@cpu,q4,q4", "na:fwd:f32:b1h1kv1d8:9:k3@cpu,q-4",
+  for (const char* bad : {"", "@cpu", "na:fwd:f32:b1h1kv1d8:9:k3@cpu,", "na:fwd:f32:b1h1kv1d8:9:k3@cpu,q",
+                          "na:fwd:f32:b1h1kv1d8:9:k3@cpu,q4x4", "na:fwd:f32:b1h1kv1d8:9:k3@cpu,z4",
+                          "na:fwd:f32:b1h1kv1d8:9:k3@cpu,q4,q4", "na:fwd:f32:b1h1kv1d8:9:k3@cpu,q-4",
                           "na:fwd:f32:b1h1kv1d8:9:k3@cpu,q99999999999999999999"})
     EXPECT_THROW(parse_call(bad), std::invalid_argument) << bad;
 }
@@ -261,10 +281,9 @@ class WrongViews : public ::testing::Test {
     std::string message;
     try {
       na2d(views.q, views.k, views.v, out_view, window, views.options);
-    } catch (const std::invalid_argument& e) {
-      message = e.what();
-    }
-    EXPECT_TRUE(message.empty() || (out.bytes() == before && std::isnan(lse.get(0)))) << "written before: " << message;
+    } catch (const std::invalid_argument& e) { message = e.what(); }
+    EXPECT_TRUE(message.empty() || (out.bytes() == before && std::isnan(lse.get(0))))
+        << "written before: " << message;
     EXPECT_TRUE(message.empty() || (message.front() == '[' && message.find("] got ") != std::string::npos &&
                                     message.find(", expected ") != std::string::npos))
         << message;
@@ -274,7 +293,9 @@ class WrongViews : public ::testing::Test {
 
 TEST_F(WrongViews, AreRefusedForward) {
   const float spare[4096] = {};
-  const auto wrong = [&](std::initializer_list<Index> size, DType t = DType::kFloat32) { return TensorView(spare, t, size); };
+  const auto wrong = [&](std::initializer_list<Index> size, DType t = DType::kFloat32) {
+    return TensorView(spare, t, size);
+  };
   using W = Window<2>;
   EXPECT_EQ(forward_error([](Views&, TensorView&, W&) {}), "");
   EXPECT_NE(forward_error([&](Views& x, TensorView&, W&) { x.q = {}; }), "");
@@ -285,21 +306,28 @@ TEST_F(WrongViews, AreRefusedForward) {
   EXPECT_NE(forward_error([&](Views& x, TensorView&, W&) { x.q.data = nullptr; }), "");
   EXPECT_NE(forward_error([&](Views& x, TensorView&, W&) { x.options.additional_value = {}; }), "");
   EXPECT_NE(forward_error([&](Views& x, TensorView&, W&) { x.options.additional_key.data = nullptr; }), "");
-  EXPECT_NE(forward_error([&](Views& x, TensorView&, W&) { x.options.additional_key = wrong({2, 2, 4, 16}); }), "");
+  EXPECT_NE(forward_error([&](Views& x, TensorView&, W&) {
+              x.options.additional_key = wrong({2, 2, 4, 16});
+            }),
+            "");
   EXPECT_NE(forward_error([&](Views& x, TensorView&, W&) { x.options.lse = wrong({2, 9, 8, 3}); }), "");
   EXPECT_NE(forward_error([&](Views& x, TensorView&, W&) { x.options.lse.dtype = DType::kFloat64; }), "");
   EXPECT_NE(forward_error([&](Views&, TensorView& out, W&) { out = {}; }), "");
   EXPECT_NE(forward_error([&](Views&, TensorView& out, W&) { out.data = nullptr; }), "");
   EXPECT_NE(forward_error([&](Views&, TensorView& out, W&) { out = wrong({2, 9, 8, 4, 16}); }), "");
   EXPECT_NE(forward_error([&](Views&, TensorView& out, W&) { out.dtype = DType::kBFloat16; }), "");
-  EXPECT_NE(forward_error([&](Views&, TensorView& out, W&) { out.stride[3] = 0; }), "") << "heads of an output on one place";
+  EXPECT_NE(forward_error([&](Views&, TensorView& out, W&) { out.stride[3] = 0; }), "")
+      << "heads of an output on one place";
   EXPECT_NE(forward_error([&](Views&, TensorView&, W& w) { w.size = {10, 3}; }), "");
   EXPECT_NE(forward_error([&](Views&, TensorView&, W& w) { w.size = {-1, 3}; }), "");
   EXPECT_NE(forward_error([&](Views&, TensorView&, W& w) { w.stride = {4, 1}; }), "");
   EXPECT_NE(forward_error([&](Views&, TensorView&, W& w) { w.dilation = {4, 1}; }), "");
   EXPECT_NE(forward_error([&](Views&, TensorView&, W& w) { w = {}; }), "") << "a window without size";
   EXPECT_NE(forward_error([&](Views& x, TensorView&, W&) { x.options.plan.backend = "cuda_sm90"; }), "");
-  EXPECT_NE(forward_error([&](Views& x, TensorView&, W&) { x.options.plan.query_tile = TileShape{1, 100, 100}; }), "");
+  EXPECT_NE(forward_error([&](Views& x, TensorView&, W&) {
+              x.options.plan.query_tile = TileShape{1, 100, 100};
+            }),
+            "");
   EXPECT_NE(forward_error([&](Views& x, TensorView&, W&) { x.options.scale = INFINITY; }), "");
   const std::string window = forward_error([&](Views&, TensorView&, W& w) { w.size = {10, 3}; });
   EXPECT_EQ(window.rfind("[na2d] got kernel_size 10", 0), 0u) << window;
@@ -311,19 +339,26 @@ TEST_F(WrongViews, AreRefusedBackward) {
   c.answer();
   Outputs gradients;
   const Problem b = c.direction(Direction::kBackward);
-  for (const Role r : {Role::kGradQuery, Role::kGradKey, Role::kGradValue, Role::kGradAdditionalKey, Role::kGradAdditionalValue})
+  for (const Role r : {Role::kGradQuery, Role::kGradKey, Role::kGradValue, Role::kGradAdditionalKey,
+                       Role::kGradAdditionalValue})
     gradients[r] = Memory(DType::kFloat32, testing::shape_for(b, r), {}, true);
   const float spare[4096] = {};
   const auto error = [&](const auto& damage) -> std::string {
     Views views = views_of(c);
     TensorView out = c.input(Role::kOut).view(), lse = c.input(Role::kLse).view();
-    Gradients g{c.input(Role::kGradOut).view(), c.input(Role::kGradLse).view(), gradients[Role::kGradQuery].view(), gradients[Role::kGradKey].view(),
-                gradients[Role::kGradValue].view(), gradients[Role::kGradAdditionalKey].view(), gradients[Role::kGradAdditionalValue].view()};
+    Gradients g{c.input(Role::kGradOut).view(),
+                c.input(Role::kGradLse).view(),
+                gradients[Role::kGradQuery].view(),
+                gradients[Role::kGradKey].view(),
+                gradients[Role::kGradValue].view(),
+                gradients[Role::kGradAdditionalKey].view(),
+                gradients[Role::kGradAdditionalValue].view()};
     damage(views, out, lse, g);
     try {
       na1d_backward(views.q, views.k, views.v, out, lse, g, {{5}}, views.options);
     } catch (const std::invalid_argument& e) {
-      for (const auto& [r, memory] : gradients) EXPECT_TRUE(std::isnan(memory.get(0))) << "written before: " << e.what();
+      for (const auto& [r, memory] : gradients)
+        EXPECT_TRUE(std::isnan(memory.get(0))) << "written before: " << e.what();
       return e.what();
     }
     return "";
@@ -331,13 +366,22 @@ TEST_F(WrongViews, AreRefusedBackward) {
   using T = TensorView;
   EXPECT_NE(error([&](Views&, T& out, T&, Gradients&) { out = {}; }), "");
   EXPECT_NE(error([&](Views&, T&, T& lse, Gradients&) { lse = {}; }), "");
-  EXPECT_NE(error([&](Views&, T& out, T&, Gradients&) { out = T(spare, DType::kFloat32, {1, 30, 2, 16}); }), "");
+  EXPECT_NE(error([&](Views&, T& out, T&, Gradients&) {
+              out = T(spare, DType::kFloat32, {1, 30, 2, 16});
+            }),
+            "");
   EXPECT_NE(error([&](Views&, T&, T& lse, Gradients&) { lse = T(spare, DType::kFloat32, {1, 30, 1}); }), "");
   EXPECT_NE(error([&](Views&, T&, T&, Gradients& g) { g.grad_out = {}; }), "");
   EXPECT_NE(error([&](Views&, T&, T&, Gradients& g) { g.grad_out.dtype = DType::kFloat16; }), "");
-  EXPECT_NE(error([&](Views&, T&, T&, Gradients& g) { g.grad_lse = T(spare, DType::kFloat32, {1, 30}); }), "");
+  EXPECT_NE(error([&](Views&, T&, T&, Gradients& g) {
+              g.grad_lse = T(spare, DType::kFloat32, {1, 30});
+            }),
+            "");
   EXPECT_NE(error([&](Views&, T&, T&, Gradients& g) { g.query = {}; }), "");
-  EXPECT_NE(error([&](Views&, T&, T&, Gradients& g) { g.key = T(spare, DType::kFloat32, {1, 30, 2, 16}); }), "");
+  EXPECT_NE(error([&](Views&, T&, T&, Gradients& g) {
+              g.key = T(spare, DType::kFloat32, {1, 30, 2, 16});
+            }),
+            "");
   EXPECT_NE(error([&](Views&, T&, T&, Gradients& g) { g.value.data = nullptr; }), "");
   EXPECT_NE(error([&](Views&, T&, T&, Gradients& g) { g.value.stride[1] = 0; }), "");
   EXPECT_NE(error([&](Views&, T&, T&, Gradients& g) { g.additional_key = {}; }), "");
@@ -357,7 +401,8 @@ TEST_F(WrongViews, AreRefusedByRun) {
   EXPECT_THROW(run(p, choice, {}, serial), std::invalid_argument);
   Outputs gradients;
   Tensors tensors;
-  for (const Role r : {Role::kQuery, Role::kKey, Role::kValue, Role::kOut, Role::kLse, Role::kGradOut}) tensors[r] = c.input(r).view();
+  for (const Role r : {Role::kQuery, Role::kKey, Role::kValue, Role::kOut, Role::kLse, Role::kGradOut})
+    tensors[r] = c.input(r).view();
   for (const Role r : {Role::kGradQuery, Role::kGradKey, Role::kGradValue}) {
     gradients[r] = Memory(DType::kFloat32, {1, 9, 1, 8}, {}, true);
     tensors[r] = gradients[r].view();
@@ -368,8 +413,7 @@ TEST_F(WrongViews, AreRefusedByRun) {
   try {
     run(p, choice, tensors, serial);
     EXPECT_TRUE(c.agrees(gradients, "run"));
-  } catch (const std::invalid_argument&) {
-  }
+  } catch (const std::invalid_argument&) {}
 }
 
 TEST(TensorViews, AreCheckedWhenMade) {

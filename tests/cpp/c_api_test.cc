@@ -31,8 +31,13 @@ class Json {
   bool valid() { return value() && at_ == end_; }
 
  private:
-  void space() { while (at_ != end_ && (*at_ == ' ' || *at_ == '\n')) ++at_; }
-  bool take(char c) { space(); return at_ != end_ && *at_ == c ? ++at_, true : false; }
+  void space() {
+    while (at_ != end_ && (*at_ == ' ' || *at_ == '\n')) ++at_;
+  }
+  bool take(char c) {
+    space();
+    return at_ != end_ && *at_ == c ? ++at_, true : false;
+  }
   bool string() {
     if (!take('"')) return false;
     for (; at_ != end_ && *at_ != '"'; ++at_) {
@@ -84,16 +89,19 @@ void expect_error(const std::string& json, const char* part = "expected") {
 }
 
 TEST(CApi, Info) {
-  expect_ok(taken(nf_info()), {"\"version\": \"0.1.0\"", "\"backends\": [", "\"cpu\"", "\"reference\"", "\"cuda_sm80\"", "\"cpu_target\": ", "\"cpu_targets\": ["});
+  expect_ok(taken(nf_info()), {"\"version\": \"0.1.0\"", "\"backends\": [", "\"cpu\"", "\"reference\"",
+                               "\"cuda_sm80\"", "\"cpu_target\": ", "\"cpu_targets\": ["});
   nf_free(nullptr);
 }
 
 TEST(CApi, Problem) {
   expect_ok(taken(nf_problem("na:fwd:f32:b2h4kv2d16v8:9x8:k3x3:s1x1:c00:add=1")),
-            {"\"problem\": \"na:fwd:f32:b2h4kv2d16v8:9x8:k3x3:add=1\"", "\"rank\": 2", "\"sequences\": 1", "\"pairs\": 1440", "\"flops\": 276480", "\"sparsity\": "});
+            {"\"problem\": \"na:fwd:f32:b2h4kv2d16v8:9x8:k3x3:add=1\"", "\"rank\": 2", "\"sequences\": 1",
+             "\"pairs\": 1440", "\"flops\": 276480", "\"sparsity\": "});
   expect_ok(taken(nf_problem("att:fwd:f32:b1h1kv1d8:5,5+0,3:ctl")), {"\"sequences\": 2", "\"pairs\": 15"});
   expect_ok(taken(nf_problem("att:fwd:f32:b1h1kv1d8:5,0")), {"\"pairs\": 0", "\"sparsity\": 1"});
-  expect_ok(taken(nf_problem("att:fwd:f32:b1h1kv1d8:var=4,100,120,40,50")), {"\"problem\": \"att:fwd:f32:b1h1kv1d8:var=4,100,120,40,50\""});
+  expect_ok(taken(nf_problem("att:fwd:f32:b1h1kv1d8:var=4,100,120,40,50")),
+            {"\"problem\": \"att:fwd:f32:b1h1kv1d8:var=4,100,120,40,50\""});
   expect_error(taken(nf_problem("na:fwd:f32:b1h1kv1d8:9:k10")), "kernel_size 10");
   expect_error(taken(nf_problem("na:\"\\\n\x01\xff")));
   expect_error(taken(nf_problem("")));
@@ -103,21 +111,28 @@ TEST(CApi, Problem) {
 TEST(CApi, Explain) {
   expect_ok(taken(nf_explain("na:fwd:f32:b1h1kv1d8:9:k3", 0)), {"cpu", "reference", "cuda_sm90"});
   expect_ok(taken(nf_explain("na:fwd:f32:b1h1kv1d8:9:k3@cpu,q4", 1)), {"cpu"});
-  for (const int device : {-1, 2, 1000}) EXPECT_TRUE(Json(taken(nf_explain("na:fwd:f32:b1h1kv1d8:9:k3", device))).valid());
+  for (const int device : {-1, 2, 1000})
+    EXPECT_TRUE(Json(taken(nf_explain("na:fwd:f32:b1h1kv1d8:9:k3", device))).valid());
   expect_error(taken(nf_explain(nullptr, 0)));
   expect_error(taken(nf_explain("@", 0)));
 }
 
 TEST(CApi, Intervals) {
   expect_ok(taken(nf_intervals("na:fwd:f32:b1h1kv1d8:10:k3", 0, 0)),
-            {"\"dilation\": 1", "\"begin\": [0, 0, 1, 2, 3, 4, 5, 6, 7, 7]", "\"end\": [3, 3, 4, 5, 6, 7, 8, 9, 10, 10]"});
+            {"\"dilation\": 1", "\"begin\": [0, 0, 1, 2, 3, 4, 5, 6, 7, 7]",
+             "\"end\": [3, 3, 4, 5, 6, 7, 8, 9, 10, 10]"});
   expect_ok(taken(nf_intervals("na:fwd:f32:b1h1kv1d8:9x10:k3x3:d1x3", 0, 1)),
-            {"\"dilation\": 3", "\"begin\": [0, 1, 2, 0, 1, 2, 3, 1, 2, 3]", "\"end\": [7, 8, 9, 7, 8, 9, 10, 8, 9, 10]"});
-  expect_ok(taken(nf_intervals("na:fwd:f32:b1h1kv1d8:9x10:k3x3:q=2-4x0-10", 0, 0)), {"\"begin\": [1, 2]", "\"end\": [4, 5]"});
-  expect_ok(taken(nf_intervals("att:fwd:f32:b1h1kv1d8:9,9+2,3:cbr", 1, 0)), {"\"begin\": [0, 0]", "\"end\": [2, 3]"});
+            {"\"dilation\": 3", "\"begin\": [0, 1, 2, 0, 1, 2, 3, 1, 2, 3]",
+             "\"end\": [7, 8, 9, 7, 8, 9, 10, 8, 9, 10]"});
+  expect_ok(taken(nf_intervals("na:fwd:f32:b1h1kv1d8:9x10:k3x3:q=2-4x0-10", 0, 0)),
+            {"\"begin\": [1, 2]", "\"end\": [4, 5]"});
+  expect_ok(taken(nf_intervals("att:fwd:f32:b1h1kv1d8:9,9+2,3:cbr", 1, 0)),
+            {"\"begin\": [0, 0]", "\"end\": [2, 3]"});
   expect_ok(taken(nf_intervals("att:fwd:f32:b1h1kv1d8:0,9", 0, 0)), {"\"begin\": []"});
-  for (const std::int64_t sequence : {std::int64_t{-1}, std::int64_t{1}, INT64_MAX, INT64_MIN}) expect_error(taken(nf_intervals("na:fwd:f32:b1h1kv1d8:10:k3", sequence, 0)));
-  for (const int axis : {-1, 1, 3, INT32_MAX, INT32_MIN}) expect_error(taken(nf_intervals("na:fwd:f32:b1h1kv1d8:10:k3", 0, axis)));
+  for (const std::int64_t sequence : {std::int64_t{-1}, std::int64_t{1}, INT64_MAX, INT64_MIN})
+    expect_error(taken(nf_intervals("na:fwd:f32:b1h1kv1d8:10:k3", sequence, 0)));
+  for (const int axis : {-1, 1, 3, INT32_MAX, INT32_MIN})
+    expect_error(taken(nf_intervals("na:fwd:f32:b1h1kv1d8:10:k3", 0, axis)));
   expect_error(taken(nf_intervals("na:fwd:f32:b1h1kv1d8:2147483647:k3", 0, 0)));  // a list of 2**31 numbers
   expect_error(taken(nf_intervals("att:fwd:f32:b1h1kv1d8:+", 0, 0)));
   expect_error(taken(nf_intervals("att:fwd:f32:b1h1kv1d8:var=4,100,120,40,50", 0, 0)));
@@ -128,10 +143,13 @@ TEST(CApi, NeededKeys) {
   const std::int64_t shard[] = {4, 6, 0, 8};
   expect_ok(taken(nf_needed_keys("na:fwd:f32:b1h1kv1d8:20x8:k5x3", shard, 4)), {"[[2, 8], [0, 8]]"});
   expect_ok(taken(nf_needed_keys("na:fwd:f32:b1h1kv1d8:20x8:k5x3:d2x1:c10", shard, 4)), {"[[0, 6], [0, 8]]"});
-  const std::int64_t empty[] = {4, 4, 0, 8}, outside[] = {4, 21, 0, 8}, backwards[] = {6, 4, 0, 8}, huge[] = {INT64_MIN, INT64_MAX, 0, 8};
+  const std::int64_t empty[] = {4, 4, 0, 8}, outside[] = {4, 21, 0, 8}, backwards[] = {6, 4, 0, 8},
+                     huge[] = {INT64_MIN, INT64_MAX, 0, 8};
   expect_ok(taken(nf_needed_keys("na:fwd:f32:b1h1kv1d8:20x8:k5x3", empty, 4)), {"[[0, 0], [0, 0]]"});
-  for (const std::int64_t* bad : {outside, backwards, huge}) expect_error(taken(nf_needed_keys("na:fwd:f32:b1h1kv1d8:20x8:k5x3", bad, 4)));
-  for (const int n : {-1, 0, 2, 3, 5, 6}) expect_error(taken(nf_needed_keys("na:fwd:f32:b1h1kv1d8:20x8:k5x3", shard, n)));
+  for (const std::int64_t* bad : {outside, backwards, huge})
+    expect_error(taken(nf_needed_keys("na:fwd:f32:b1h1kv1d8:20x8:k5x3", bad, 4)));
+  for (const int n : {-1, 0, 2, 3, 5, 6})
+    expect_error(taken(nf_needed_keys("na:fwd:f32:b1h1kv1d8:20x8:k5x3", shard, n)));
   expect_error(taken(nf_needed_keys("na:fwd:f32:b1h1kv1d8:20x8:k5x3", nullptr, 4)));
   expect_error(taken(nf_needed_keys("na:fwd:f32:b1h1kv1d8:20x8+9x8:k5x3", shard, 4)));
   expect_error(taken(nf_needed_keys("na:fwd:f32:b1h1kv1d8:+:k5x3", shard, 4)));
@@ -142,12 +160,13 @@ TEST(CApi, NeededKeys) {
 std::vector<std::int64_t> words_of_a_call() {
   std::vector<std::int64_t> w;
   const auto add = [&w](std::initializer_list<std::int64_t> list) { w.insert(w.end(), list); };
-  for (int i = 0; i < 3; ++i) add({1, 0, 0, 0, 4, 2, 30, 4, 8});  // q, k, v: present, dtype, device, index, rank, sizes
-  for (int i = 0; i < 2; ++i) add({0, 0, 0, 0, 0});               // no additional keys
-  add({0, 0, 0});                                                 // no scale, dropout 0
-  add({0, 0, 0});                                                 // na1d
-  add({4, 7, 1, 1, 0});                                           // window, stride, dilation, causal
-  add({0, 0});                                                    // no ranges, no grids
+  for (int i = 0; i < 3; ++i)
+    add({1, 0, 0, 0, 4, 2, 30, 4, 8});               // q, k, v: present, dtype, device, index, rank, sizes
+  for (int i = 0; i < 2; ++i) add({0, 0, 0, 0, 0});  // no additional keys
+  add({0, 0, 0});                                    // no scale, dropout 0
+  add({0, 0, 0});                                    // na1d
+  add({4, 7, 1, 1, 0});                              // window, stride, dilation, causal
+  add({0, 0});                                       // no ranges, no grids
   return w;
 }
 
@@ -160,16 +179,19 @@ TEST(CApi, CheckGivesTheProblemOrTheOperatorsError) {
   expect_error(taken(nf_check(nullptr, 0)));
   expect_error(taken(nf_check(nullptr, 1000)));
   expect_error(taken(nf_check(w.data(), -1)));
-  for (std::size_t n = 0; n < w.size(); ++n) expect_error(taken(nf_check(w.data(), static_cast<std::int64_t>(n))));
+  for (std::size_t n = 0; n < w.size(); ++n)
+    expect_error(taken(nf_check(w.data(), static_cast<std::int64_t>(n))));
 }
 
 TEST(CApiFuzz, WhateverGoesIn) {
   Rng rng(21);
-  constexpr std::int64_t kOdd[] = {-1, 0, 1, 2, 3, 8, 100, 1 << 20, 2147483647, 2147483648, INT64_MAX, INT64_MIN};
+  constexpr std::int64_t kOdd[] = {-1,  0,       1,          2,          3,         8,
+                                   100, 1 << 20, 2147483647, 2147483648, INT64_MAX, INT64_MIN};
   for (int i = 0; i < 20000; ++i) {
     std::vector<std::int64_t> w = words_of_a_call();
     for (auto n = rng.in(1, 4); n > 0; --n) {
-      w[static_cast<std::size_t>(rng.in(0, static_cast<std::int64_t>(w.size()) - 1))] = rng.chance(80) ? kOdd[rng.in(0, 11)] : static_cast<std::int64_t>(rng.next());
+      w[static_cast<std::size_t>(rng.in(0, static_cast<std::int64_t>(w.size()) - 1))] =
+          rng.chance(80) ? kOdd[rng.in(0, 11)] : static_cast<std::int64_t>(rng.next());
     }
     if (rng.chance(10)) w.resize(static_cast<std::size_t>(rng.in(1, static_cast<std::int64_t>(w.size()))));
     const std::string json = taken(nf_check(w.data(), static_cast<std::int64_t>(w.size())));
@@ -177,20 +199,24 @@ TEST(CApiFuzz, WhateverGoesIn) {
   }
   for (int i = 0; i < 5000; ++i) {
     std::string text = nearfield::to_string(nearfield::testing::random_problem(rng));
-    for (auto n = rng.in(0, 2); n > 0; --n) text[static_cast<std::size_t>(rng.in(0, static_cast<std::int64_t>(text.size()) - 1))] = static_cast<char>(rng.in(1, 255));
+    for (auto n = rng.in(0, 2); n > 0; --n)
+      text[static_cast<std::size_t>(rng.in(0, static_cast<std::int64_t>(text.size()) - 1))] =
+          static_cast<char>(rng.in(1, 255));
     std::int64_t shard[6];
     for (std::int64_t& x : shard) x = rng.in(-1, 12);
     for (const std::string& json :
          {taken(nf_problem(text.c_str())), taken(nf_explain(text.c_str(), static_cast<int>(rng.in(0, 1)))),
-          taken(nf_intervals(text.c_str(), rng.in(0, 2), static_cast<int>(rng.in(0, 2)))), taken(nf_needed_keys(text.c_str(), shard, static_cast<int>(rng.in(1, 3)) * 2))})
+          taken(nf_intervals(text.c_str(), rng.in(0, 2), static_cast<int>(rng.in(0, 2)))),
+          taken(nf_needed_keys(text.c_str(), shard, static_cast<int>(rng.in(1, 3)) * 2))})
       ASSERT_TRUE(Json(json).valid()) << text << "\n" << json;
   }
 }
 
 // The largest extents are counted and described at once, not walked through.
 TEST(CApi, HugeExtentsAreQuick) {
-  for (const char* text : {"na:fwd:f32:b1h1kv1d1:2147483647:k3:c1", "na:fwd:f32:b1h1kv1d1:2147483647:k1000:s7:d1000", "att:fwd:f32:b1h1kv1d1:2147483647,2147483647:cbr",
-                           "na:fwd:f32:b1h1kv1d1:65536x65536x65536:k3x3x3"})
+  for (const char* text :
+       {"na:fwd:f32:b1h1kv1d1:2147483647:k3:c1", "na:fwd:f32:b1h1kv1d1:2147483647:k1000:s7:d1000",
+        "att:fwd:f32:b1h1kv1d1:2147483647,2147483647:cbr", "na:fwd:f32:b1h1kv1d1:65536x65536x65536:k3x3x3"})
     expect_ok(taken(nf_problem(text)), {"\"pairs\": "});
 }
 

@@ -9,13 +9,14 @@
 namespace nearfield::testing {
 namespace {
 
-constexpr Role kForwardInputs[] = {Role::kQuery, Role::kKey, Role::kValue, Role::kAdditionalKey, Role::kAdditionalValue};
+constexpr Role kForwardInputs[] = {Role::kQuery, Role::kKey, Role::kValue, Role::kAdditionalKey,
+                                   Role::kAdditionalValue};
 constexpr Role kBackwardInputs[] = {Role::kQuery,           Role::kKey, Role::kValue, Role::kAdditionalKey,
                                     Role::kAdditionalValue, Role::kOut, Role::kLse,   Role::kGradOut,
                                     Role::kGradLse};
 constexpr Role kForwardOutputs[] = {Role::kOut, Role::kLse};
-constexpr Role kBackwardOutputs[] = {Role::kGradQuery, Role::kGradKey, Role::kGradValue, Role::kGradAdditionalKey,
-                                     Role::kGradAdditionalValue};
+constexpr Role kBackwardOutputs[] = {Role::kGradQuery, Role::kGradKey, Role::kGradValue,
+                                     Role::kGradAdditionalKey, Role::kGradAdditionalValue};
 
 std::size_t index(Role r) { return static_cast<std::size_t>(r); }
 DType dtype_for(const Problem& p, Role r) {
@@ -33,7 +34,8 @@ std::map<std::string, double>& ratios() {
 void ShuffledExecutor::run(Index tasks, const std::function<void(Index, int)>& fn) {
   std::vector<Index> order(static_cast<std::size_t>(tasks));
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<Index>(i);
-  for (std::size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[static_cast<std::size_t>(rng_.in(0, static_cast<Index>(i) - 1))]);
+  for (std::size_t i = order.size(); i > 1; --i)
+    std::swap(order[i - 1], order[static_cast<std::size_t>(rng_.in(0, static_cast<Index>(i) - 1))]);
   for (const Index task : order) fn(task, static_cast<int>(rng_.in(0, workers_ - 1)));
 }
 
@@ -69,7 +71,8 @@ const Answer& Case::answer() {
       if (input(r).present()) values[index(r)] = input(r).values();
     answer_ = solve(problem_, values, true);
     for (const Role r : {Role::kOut, Role::kLse})
-      for (std::size_t i = 0; i < answer_.exact[index(r)].size(); ++i) input(r).set(static_cast<Index>(i), answer_.exact[index(r)][i]);
+      for (std::size_t i = 0; i < answer_.exact[index(r)].size(); ++i)
+        input(r).set(static_cast<Index>(i), answer_.exact[index(r)][i]);
     solved_ = true;
   }
   return answer_;
@@ -108,11 +111,16 @@ Outputs Case::run(Direction d, const std::string& backend, Executor& executor) {
   nearfield::run(p, choice, tensors, executor, workspace.data() + 1);
   for (std::size_t i = 0; i < 64; ++i)
     if (workspace[1 + bytes + i] != std::byte{0x5a}) {
-      ADD_FAILURE() << "writes behind its workspace of " << bytes << " bytes: " << to_string(p) << "@" << backend;
+      ADD_FAILURE() << "writes behind its workspace of " << bytes << " bytes: " << to_string(p) << "@"
+                    << backend;
       break;
     }
-  for (const auto& [r, old] : before) EXPECT_EQ(old, input(r).bytes()) << "input " << name_of(r) << " was written: " << to_string(p) << "@" << backend;
-  for (const auto& [r, memory] : outputs) EXPECT_TRUE(memory.guards_intact()) << name_of(r) << " written outside: " << to_string(p) << "@" << backend;
+  for (const auto& [r, old] : before)
+    EXPECT_EQ(old, input(r).bytes()) << "input " << name_of(r) << " was written: " << to_string(p) << "@"
+                                     << backend;
+  for (const auto& [r, memory] : outputs)
+    EXPECT_TRUE(memory.guards_intact())
+        << name_of(r) << " written outside: " << to_string(p) << "@" << backend;
   return outputs;
 }
 
@@ -125,10 +133,14 @@ Outputs Case::run(Direction d, const std::string& backend) {
   for (const auto& [r, memory] : outputs) {
     const std::vector<double>&exact = answer().exact[index(r)], &tolerance = answer().tolerance[index(r)];
     if (exact.size() != static_cast<std::size_t>(memory.elements()))
-      return ::testing::AssertionFailure() << name_of(r) << " has " << memory.elements() << " elements, the oracle's " << exact.size();
-    double& worst = ratios()[backend + " " + std::string(name_of(problem_.dtype)) + " " + std::string(name_of(r))];
+      return ::testing::AssertionFailure()
+             << name_of(r) << " has " << memory.elements() << " elements, the oracle's " << exact.size();
+    double& worst =
+        ratios()[backend + " " + std::string(name_of(problem_.dtype)) + " " + std::string(name_of(r))];
     // Not where numbers that are not finite have part in it.
-    const auto comparable = [&](std::size_t i) { return !std::isnan(exact[i]) && std::isfinite(tolerance[i]); };
+    const auto comparable = [&](std::size_t i) {
+      return !std::isnan(exact[i]) && std::isfinite(tolerance[i]);
+    };
     for (std::size_t i = 0; i < exact.size(); ++i) {
       const double got = memory.get(static_cast<Index>(i));
       if (!comparable(i) || got == exact[i]) continue;
@@ -146,9 +158,10 @@ Outputs Case::run(Direction d, const std::string& backend) {
       Index rest = static_cast<Index>(i);
       for (std::size_t a = memory.size().size(); a-- > 0; rest /= memory.size()[a])
         where << (a + 1 == memory.size().size() ? "" : ",") << rest % memory.size()[a];
-      return ::testing::AssertionFailure() << to_string(problem_) << "@" << backend << ": " << name_of(r) << " at (last axis first) "
-                                           << where.str() << " is " << got << ", exactly " << exact[i] << ", error " << error
-                                           << ", tolerance " << tolerance[i] << "; " << bad << " of " << exact.size() << " are wrong";
+      return ::testing::AssertionFailure()
+             << to_string(problem_) << "@" << backend << ": " << name_of(r) << " at (last axis first) "
+             << where.str() << " is " << got << ", exactly " << exact[i] << ", error " << error
+             << ", tolerance " << tolerance[i] << "; " << bad << " of " << exact.size() << " are wrong";
     }
   }
   return ::testing::AssertionSuccess();

@@ -117,7 +117,8 @@ TEST(Conformance, Empty) {
 }
 
 TEST(Conformance, HeadDims) {
-  for (const int d : {1, 2, 3, 7, 8, 9, 15, 16, 17, 20, 24, 31, 32, 33, 48, 64, 65, 80, 96, 128, 130, 200, 256, 300}) {
+  for (const int d :
+       {1, 2, 3, 7, 8, 9, 15, 16, 17, 20, 24, 31, 32, 33, 48, 64, 65, 80, 96, 128, 130, 200, 256, 300}) {
     const std::string dim = "d" + std::to_string(d);
     expect_conforms("na:fwd:f32:b1h2kv1" + dim + ":21:k5:lse");
     expect_conforms("att:fwd:f32:b1h1kv1" + dim + "v5:19,18:lse");
@@ -151,9 +152,8 @@ TEST(Conformance, AdditionalKeys) {
 
 TEST(Conformance, DTypes) {
   for (const std::string dtype : {"f64", "f32", "bf16", "f16"})
-    for (const char* rest : {
-             ":b1h2kv2d16:37:k9:lse", ":b2h4kv2d32v20:9x10:k5x3:s2x1:d1x2:c10:add=5:lse", ":b1h1kv1d33:5x5x5:k3x3x3:c100",
-             ":b1h2kv1d64:40,33:lse"}) {
+    for (const char* rest : {":b1h2kv2d16:37:k9:lse", ":b2h4kv2d32v20:9x10:k5x3:s2x1:d1x2:c10:add=5:lse",
+                             ":b1h1kv1d33:5x5x5:k3x3x3:c100", ":b1h2kv1d64:40,33:lse"}) {
       const bool dense = std::string(rest).find("33:lse") != std::string::npos;
       expect_conforms((dense ? "att:fwd:" : "na:fwd:") + dtype + rest);
     }
@@ -195,11 +195,11 @@ TEST(Conformance, VarlenWindows) {
 
 TEST(Conformance, Ranges) {
   expect_all({
-      "na:fwd:f32:b1h1kv1d8:40:k7:q=10-20:kv=7-23:lse",      // a shard with its whole halo
-      "na:fwd:f32:b1h1kv1d8:40:k7:q=10-20:kv=10-20:lse",     // cut windows
-      "na:fwd:f32:b1h1kv1d8:40:k7:q=10-20:kv=30-40:lse",     // nothing visible
-      "na:fwd:f32:b1h1kv1d8:40:k7:q=10-20:kv=20-20:lse",     // no keys
-      "na:fwd:f32:b1h1kv1d8:40:k7:q=10-10:kv=0-40:lse",      // no queries
+      "na:fwd:f32:b1h1kv1d8:40:k7:q=10-20:kv=7-23:lse",   // a shard with its whole halo
+      "na:fwd:f32:b1h1kv1d8:40:k7:q=10-20:kv=10-20:lse",  // cut windows
+      "na:fwd:f32:b1h1kv1d8:40:k7:q=10-20:kv=30-40:lse",  // nothing visible
+      "na:fwd:f32:b1h1kv1d8:40:k7:q=10-20:kv=20-20:lse",  // no keys
+      "na:fwd:f32:b1h1kv1d8:40:k7:q=10-10:kv=0-40:lse",   // no queries
       "na:fwd:f32:b1h1kv1d8:40:k7:q=33-40:lse",
       "na:fwd:f32:b1h1kv1d8:40:k7:kv=0-5:lse",
       "na:fwd:f32:b1h1kv1d8:40:k4:s3:d5:c1:q=11-29:kv=2-20:lse",
@@ -219,7 +219,8 @@ TEST(Conformance, Strides) {
       // heads first, as other libraries store them
       "na:fwd:f32:b2h3kv3d8:9:k3:lse:str=q~216,8,72,1~k~216,8,72,1~v~216,8,72,1~o~216,8,72,1~lse~27,1,9",
       // gaps behind every row; sizes that are no multiple of a vector
-      "na:fwd:f32:b1h2kv1d7v5:4x6:k3x3:lse:str=q~2000,200,30,11,1~k~900,90,14,9,1~v~900,90,14,6,1~o~2000,200,30,12,1",
+      "na:fwd:f32:b1h2kv1d7v5:4x6:k3x3:lse:str=q~2000,200,30,11,1~k~900,90,14,9,1~v~900,90,14,6,1~o~2000,200,"
+      "30,12,1",
       // channels two apart, channels slowest
       "na:fwd:f32:b1h2kv2d16:11:k5:lse:str=q~704,64,32,2~k~704,64,32,2~v~352,2,1,22~o~704,64,32,2",
       // broadcast over batch, tokens, heads, channels
@@ -228,9 +229,11 @@ TEST(Conformance, Strides) {
       // axes in another order
       "na:fwd:f32:b2h2kv2d8:5x6:k3x3:lse:str=q~480,16,80,8,1~k~16,96,480,8,1~v~480,96,16,8,1~o~480,16,80,8,1",
       // the gradients' own
-      "na:bwd:f32:b2h2kv1d8:9:k3:add=2:lse:str=do~0,16,8,1~dlse~1,4,2~dq~500,50,20,2~dk~8,16,8,1~dv~200,20,10,1~dak~40,20,9,1~dav~16,32,8,1",
+      "na:bwd:f32:b2h2kv1d8:9:k3:add=2:lse:str=do~0,16,8,1~dlse~1,4,2~dq~500,50,20,2~dk~8,16,8,1~dv~200,20,"
+      "10,1~dak~40,20,9,1~dav~16,32,8,1",
       "na:bwd:bf16:b1h2kv1d8:9:k3:lse:str=do~144,2,1,18~lse~40,4,2~dlse~18,1,9~dq~500,50,20,2~dk~144,16,8,2",
-      "att:bwd:f16:b1h2kv1d8:5,4+3,3:tail=1,1:lse:str=q~300,20,9,1~do~144,2,1,18~o~400,30,10,3~dq~500,50,20,2~dk~144,16,8,2~dv~1,1,1,9",
+      "att:bwd:f16:b1h2kv1d8:5,4+3,3:tail=1,1:lse:str=q~300,20,9,1~do~144,2,1,18~o~400,30,10,3~dq~500,50,20,"
+      "2~dk~144,16,8,2~dv~1,1,1,9",
       "att:bwd:f64:b2h2kv1d8:5,4:lse:str=q~16,32,8,1~k~0,8,8,1~dq~16,32,8,1",
       "na:fwd:f32:b1h1kv1d8:3x3x3:k2x2x2:lse:str=q~999,333,66,11,8,1~o~400,12,36,108,9,1~lse~200,64,16,5,1",
   });
@@ -248,7 +251,8 @@ TEST(Conformance, Scales) {
 
 // The backward pass without a gradient of lse, and the forward pass without lse.
 TEST(Conformance, WithoutLse) {
-  expect_all({"na:fwd:f32:b1h2kv1d16:20:k5", "att:fwd:bf16:b1h2kv1d16:20,9:cbr", "na:fwd:f64:b1h1kv1d4:5x5:k3x3:add=2"});
+  expect_all({"na:fwd:f32:b1h2kv1d16:20:k5", "att:fwd:bf16:b1h2kv1d16:20,9:cbr",
+              "na:fwd:f64:b1h1kv1d4:5x5:k3x3:add=2"});
 }
 
 TEST(Conformance, RandomSweep) {
@@ -267,9 +271,12 @@ TEST(Conformance, WhatIsNotServedIsRefusedWithAReason) {
   struct Refused {
     const char *text, *word;
   };
-  for (const Refused& r : {Refused{"na:fwd:f32:b1h1kv1d8:9:k3:qgrid=4", "layout"}, Refused{"na:fwd:f32:b1h1kv1d8:9:k3:bias", "bias"},
-                           Refused{"na:fwd:f32:b1h1kv1d8:9:k3:drop=0.5", "dropout"}, Refused{"na:fwd:f32:b1h1kv1d8:9:k3:nondet", "nondet"},
-                           Refused{"na:fwd:f32:b1h1kv1d8:9:k3:prec=tf32", "prec"}, Refused{"na:fwd:f32:b1h1kv1d8:9:k3:prec=bf16", "prec"},
+  for (const Refused& r : {Refused{"na:fwd:f32:b1h1kv1d8:9:k3:qgrid=4", "layout"},
+                           Refused{"na:fwd:f32:b1h1kv1d8:9:k3:bias", "bias"},
+                           Refused{"na:fwd:f32:b1h1kv1d8:9:k3:drop=0.5", "dropout"},
+                           Refused{"na:fwd:f32:b1h1kv1d8:9:k3:nondet", "nondet"},
+                           Refused{"na:fwd:f32:b1h1kv1d8:9:k3:prec=tf32", "prec"},
+                           Refused{"na:fwd:f32:b1h1kv1d8:9:k3:prec=bf16", "prec"},
                            Refused{"att:fwd:f32:b1h1kv1d8:var=1,2,3,4,5", "offsets"}})
     for (std::string backend : {"", "reference", "cpu", "cuda_sm80", "cuda_sm90"}) {
       PlanOptions options;

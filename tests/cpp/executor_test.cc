@@ -53,7 +53,8 @@ TEST(Executor, WhatTasksWroteIsSeenAfterwards) {
   const auto executor = make_executor(4);
   for (int round = 0; round < 200; ++round) {
     std::vector<int> plain(50);  // not atomic: run() itself must order this
-    executor->run(50, [&](Index task, int) { plain[static_cast<std::size_t>(task)] = round + static_cast<int>(task); });
+    executor->run(
+        50, [&](Index task, int) { plain[static_cast<std::size_t>(task)] = round + static_cast<int>(task); });
     for (int i = 0; i < 50; ++i) ASSERT_EQ(plain[static_cast<std::size_t>(i)], round + i);
   }
 }

@@ -22,20 +22,27 @@ constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 constexpr Direction kDirections[] = {Direction::kForward, Direction::kBackward};
 
 TEST(Extremes, QueriesThatSeeNothing) {
-  for (const char* text : {"att:fwd:f32:b1h2kv1d16:70,33:cbr:lse", "att:fwd:f16:b1h2kv1d16:5,0:lse", "att:fwd:f64:b1h1kv1d8:9,2+3,0+4,4:cbr:tail=2,2:lse",
-                           "na:fwd:f32:b1h1kv1d8:40:k7:q=10-20:kv=30-40:lse", "na:fwd:bf16:b1h1kv1d8:8x8:k3x3:q=0-8x0-2:kv=0-8x5-8:lse"}) {
+  for (const char* text : {"att:fwd:f32:b1h2kv1d16:70,33:cbr:lse", "att:fwd:f16:b1h2kv1d16:5,0:lse",
+                           "att:fwd:f64:b1h1kv1d8:9,2+3,0+4,4:cbr:tail=2,2:lse",
+                           "na:fwd:f32:b1h1kv1d8:40:k7:q=10-20:kv=30-40:lse",
+                           "na:fwd:bf16:b1h1kv1d8:8x8:k3x3:q=0-8x0-2:kv=0-8x5-8:lse"}) {
     Case c(text);
     expect_conforms(c);
     const std::vector<double>& lse = c.answer().exact[static_cast<std::size_t>(Role::kLse)];
     bool some = false;
     for (const std::string& backend : backends_under_test()) {
-      const Outputs forward = c.run(Direction::kForward, backend), backward = c.run(Direction::kBackward, backend);
+      const Outputs forward = c.run(Direction::kForward, backend),
+                    backward = c.run(Direction::kBackward, backend);
       for (std::size_t i = 0; i < lse.size(); ++i) {
         if (lse[i] != -kInfinity) continue;
         some = true;
         EXPECT_EQ(forward.at(Role::kLse).get(static_cast<Index>(i)), -kInfinity) << text;
-        for (Index x = 0; x < c.problem().value_dim; ++x) EXPECT_EQ(forward.at(Role::kOut).get(static_cast<Index>(i) * c.problem().value_dim + x), 0.0) << text;
-        for (Index x = 0; x < c.problem().head_dim; ++x) EXPECT_EQ(backward.at(Role::kGradQuery).get(static_cast<Index>(i) * c.problem().head_dim + x), 0.0) << text;
+        for (Index x = 0; x < c.problem().value_dim; ++x)
+          EXPECT_EQ(forward.at(Role::kOut).get(static_cast<Index>(i) * c.problem().value_dim + x), 0.0)
+              << text;
+        for (Index x = 0; x < c.problem().head_dim; ++x)
+          EXPECT_EQ(backward.at(Role::kGradQuery).get(static_cast<Index>(i) * c.problem().head_dim + x), 0.0)
+              << text;
       }
     }
     EXPECT_TRUE(some) << text;
@@ -44,7 +51,8 @@ TEST(Extremes, QueriesThatSeeNothing) {
 
 // An lse of -inf says that the query saw nothing, whatever there is to see: it has no part in any gradient.
 TEST(Extremes, GivenThatAQuerySawNothing) {
-  for (const char* text : {"na:fwd:f32:b1h2kv1d16:40:k7:add=3:lse", "att:fwd:f64:b1h1kv1d8:33,20:lse", "att:fwd:bf16:b1h1kv1d8:20,20:ctl"}) {
+  for (const char* text : {"na:fwd:f32:b1h2kv1d16:40:k7:add=3:lse", "att:fwd:f64:b1h1kv1d8:33,20:lse",
+                           "att:fwd:bf16:b1h1kv1d8:20,20:ctl"}) {
     Case c(text), without(text);
     const Index width = c.problem().value_dim;
     for (const Index row : {Index{0}, Index{7}, Index{19}}) {
@@ -56,14 +64,17 @@ TEST(Extremes, GivenThatAQuerySawNothing) {
       c.input(Role::kLse).set(row, -kInfinity);
       for (Index i = 0; i < width; ++i) c.input(Role::kOut).set(row * width + i, 0.0);
     }
-    for (const std::string& backend : backends_under_test()) EXPECT_TRUE(without.agrees(c.run(Direction::kBackward, backend), backend));
+    for (const std::string& backend : backends_under_test())
+      EXPECT_TRUE(without.agrees(c.run(Direction::kBackward, backend), backend));
   }
 }
 
 TEST(Extremes, LargeScores) {
-  for (const double spread : {30.0, 1000.0, 1e4}) {  // times a key of order 1 and the scale: scores of that order
-    Case a("na:fwd:f32:b1h2kv1d16:9x8:k3x5:lse:scale=1", spread / 4), b("att:fwd:f32:b1h1kv1d1:20,90:add=3:lse", spread),
-        c("na:fwd:f64:b1h1kv1d4:100:k33:c1:lse", spread), d("na:fwd:bf16:b1h1kv1d8:100:k33:lse", spread);
+  for (const double spread :
+       {30.0, 1000.0, 1e4}) {  // times a key of order 1 and the scale: scores of that order
+    Case a("na:fwd:f32:b1h2kv1d16:9x8:k3x5:lse:scale=1", spread / 4),
+        b("att:fwd:f32:b1h1kv1d1:20,90:add=3:lse", spread), c("na:fwd:f64:b1h1kv1d4:100:k33:c1:lse", spread),
+        d("na:fwd:bf16:b1h1kv1d8:100:k33:lse", spread);
     for (Case* one : {&a, &b, &c, &d}) expect_conforms(*one);
   }
 }
@@ -93,7 +104,8 @@ TEST(Extremes, OneKeyTakesAll) {
 }
 
 TEST(Extremes, EqualScoresAverageTheValues) {
-  for (const char* text : {"na:fwd:f32:b1h2kv1d16:9x8:k3x5:lse", "att:fwd:f16:b1h1kv1d16:33,70:ctl:lse", "na:fwd:f64:b1h1kv1d16:50:k50:add=14:lse"}) {
+  for (const char* text : {"na:fwd:f32:b1h2kv1d16:9x8:k3x5:lse", "att:fwd:f16:b1h1kv1d16:33,70:ctl:lse",
+                           "na:fwd:f64:b1h1kv1d16:50:k50:add=14:lse"}) {
     Case c(text);
     for (const Role r : {Role::kKey, Role::kAdditionalKey})
       for (Index i = 0; c.input(r).present() && i < c.input(r).elements(); ++i) c.input(r).set(i, 0.5);
@@ -123,14 +135,22 @@ struct Poison {
 // tiles with tokens that do not see them.
 TEST(Extremes, NonFiniteQueriesAndKeysReachOnlyWhoSeesThem) {
   for (const Poison& p : {
-           Poison{"na:fwd:f32:b1h1kv1d8:40:k5:lse", Role::kKey, 17}, Poison{"na:fwd:f32:b1h1kv1d8:40:k5:lse", Role::kKey, 0},
-           Poison{"na:fwd:f32:b1h1kv1d8:40:k5:lse", Role::kQuery, 39}, Poison{"na:fwd:f32:b1h1kv1d8:40:k5:lse", Role::kQuery, 16},
-           Poison{"na:fwd:f32:b1h2kv1d24:9x8:k3x3:d1x2:lse", Role::kKey, 40}, Poison{"na:fwd:f32:b1h2kv1d24:9x8:k3x3:lse", Role::kQuery, 77},
-           Poison{"na:fwd:f64:b1h1kv1d8:5x5x5:k3x3x3:c100:lse", Role::kKey, 62}, Poison{"na:fwd:bf16:b1h1kv1d8:64:k9:lse", Role::kKey, 33},
-           Poison{"att:fwd:f32:b1h1kv1d16:50,50:ctl:lse", Role::kKey, 49}, Poison{"att:fwd:f32:b1h1kv1d16:50,50:ctl:lse", Role::kKey, 20},
-           Poison{"att:fwd:f32:b1h1kv1d16:50,50:cbr:lse", Role::kQuery, 3}, Poison{"att:fwd:f16:b1h1kv1d16:5,9+7,3+4,4:lse", Role::kKey, 10},
-           Poison{"att:fwd:f32:b1h1kv1d16:5,9+7,3+4,4:tail=3,3:lse", Role::kKey, 17}, Poison{"na:fwd:f32:b1h2kv2d8:40:k5:add=3:lse", Role::kKey, 31},
-           Poison{"na:fwd:f32:b1h2kv2d8:40:k5:add=3:lse", Role::kAdditionalKey, 3}, Poison{"na:fwd:f32:b1h1kv1d8:40:k9:q=0-20:kv=0-30:lse", Role::kKey, 22},
+           Poison{"na:fwd:f32:b1h1kv1d8:40:k5:lse", Role::kKey, 17},
+           Poison{"na:fwd:f32:b1h1kv1d8:40:k5:lse", Role::kKey, 0},
+           Poison{"na:fwd:f32:b1h1kv1d8:40:k5:lse", Role::kQuery, 39},
+           Poison{"na:fwd:f32:b1h1kv1d8:40:k5:lse", Role::kQuery, 16},
+           Poison{"na:fwd:f32:b1h2kv1d24:9x8:k3x3:d1x2:lse", Role::kKey, 40},
+           Poison{"na:fwd:f32:b1h2kv1d24:9x8:k3x3:lse", Role::kQuery, 77},
+           Poison{"na:fwd:f64:b1h1kv1d8:5x5x5:k3x3x3:c100:lse", Role::kKey, 62},
+           Poison{"na:fwd:bf16:b1h1kv1d8:64:k9:lse", Role::kKey, 33},
+           Poison{"att:fwd:f32:b1h1kv1d16:50,50:ctl:lse", Role::kKey, 49},
+           Poison{"att:fwd:f32:b1h1kv1d16:50,50:ctl:lse", Role::kKey, 20},
+           Poison{"att:fwd:f32:b1h1kv1d16:50,50:cbr:lse", Role::kQuery, 3},
+           Poison{"att:fwd:f16:b1h1kv1d16:5,9+7,3+4,4:lse", Role::kKey, 10},
+           Poison{"att:fwd:f32:b1h1kv1d16:5,9+7,3+4,4:tail=3,3:lse", Role::kKey, 17},
+           Poison{"na:fwd:f32:b1h2kv2d8:40:k5:add=3:lse", Role::kKey, 31},
+           Poison{"na:fwd:f32:b1h2kv2d8:40:k5:add=3:lse", Role::kAdditionalKey, 3},
+           Poison{"na:fwd:f32:b1h1kv1d8:40:k9:q=0-20:kv=0-30:lse", Role::kKey, 22},
            Poison{"na:fwd:f32:b2h1kv1d8:40:k5:lse", Role::kKey, 45},
        })
     for (const double poison : {kNaN, kInfinity, -kInfinity}) {
@@ -145,7 +165,8 @@ TEST(Extremes, NonFiniteQueriesAndKeysReachOnlyWhoSeesThem) {
           EXPECT_TRUE(c.agrees(outputs, backend));
           if (d == Direction::kBackward || !std::isnan(poison)) continue;
           for (std::size_t i = 0; i < lse.size(); ++i)  // and those who see a NaN are told
-            EXPECT_EQ(std::isnan(lse[i]), std::isnan(outputs.at(Role::kLse).get(static_cast<Index>(i)))) << p.text << "@" << backend << " query " << i;
+            EXPECT_EQ(std::isnan(lse[i]), std::isnan(outputs.at(Role::kLse).get(static_cast<Index>(i))))
+                << p.text << "@" << backend << " query " << i;
         }
     }
 }
@@ -160,7 +181,8 @@ TEST(Extremes, EntriesAndSequencesDoNotMix) {
     const Index row = packed.input(r).size()[2] * packed.input(r).size()[3];
     const Index begin = r == Role::kQuery ? 7 : 9, end = r == Role::kQuery ? 12 : 13;
     for (Index i = begin * row; i < end * row; ++i) packed.input(r).set(i, kNaN);
-    for (Index i = packed.input(r).elements() - 3 * row; i < packed.input(r).elements(); ++i) packed.input(r).set(i, kNaN);  // the tail
+    for (Index i = packed.input(r).elements() - 3 * row; i < packed.input(r).elements(); ++i)
+      packed.input(r).set(i, kNaN);  // the tail
   }
   expect_conforms(batch);
   expect_conforms(packed);

@@ -50,7 +50,8 @@ Axis axis_of(const oracle::Axis& o) { return {rule_of(o.kind), o.lq, o.lk, o.k, 
 std::string name(const oracle::Axis& o) {
   static const char* const kKinds[] = {"dense", "tl", "br", "window", "causal"};
   return std::string(kKinds[static_cast<int>(o.kind)]) + " lq" + std::to_string(o.lq) + " lk" +
-         std::to_string(o.lk) + " k" + std::to_string(o.k) + " s" + std::to_string(o.s) + " d" + std::to_string(o.d);
+         std::to_string(o.lk) + " k" + std::to_string(o.k) + " s" + std::to_string(o.s) + " d" +
+         std::to_string(o.d);
 }
 
 constexpr oracle::Kind kWindows[] = {oracle::Kind::kWindow, oracle::Kind::kWindowCausal};
@@ -197,9 +198,11 @@ TEST(Geometry, CoverOfEveryTilePair) {
         Index n = 0;
         for (Index q = qs.begin; q < qs.end; ++q)
           for (Index j = ks.begin; j < ks.end; ++j) n += oracle::sees(o, q, j);
-        const Cover want = n == 0 ? Cover::kSkip : n == qs.size() * ks.size() ? Cover::kFull : Cover::kPartial;
-        ASSERT_EQ(cover(a, qs, ks), want) << name(o) << " q " << qs.begin << "-" << qs.end << " k " << ks.begin
-                                          << "-" << ks.end;
+        const Cover want = n == 0                       ? Cover::kSkip
+                           : n == qs.size() * ks.size() ? Cover::kFull
+                                                        : Cover::kPartial;
+        ASSERT_EQ(cover(a, qs, ks), want)
+            << name(o) << " q " << qs.begin << "-" << qs.end << " k " << ks.begin << "-" << ks.end;
       });
     });
   });
@@ -217,25 +220,31 @@ TEST(Geometry, CoverOfAGridIsThatOfItsAxes) {
   g.axis[1] = {Rule::kWindow, 5, 5, 3, 2};
   g.axis[2] = {Rule::kWindow, 3, 3, 1};
   const auto sees = [&](int a, Index q, Index j) { return visible(g.axis[a], q).contains(j); };
-  for_runs(4, [&](Interval q0) { for_runs(4, [&](Interval k0) {
-    for_runs(5, [&](Interval q1) { for_runs(5, [&](Interval k1) {
-      for_runs(3, [&](Interval q2) { for_runs(3, [&](Interval k2) {
-        const Interval q[] = {q0, q1, q2}, k[] = {k0, k1, k2};
-        bool none = false, all = true;
-        for (int a = 0; a < 3; ++a) {
-          Index n = 0;
-          for (Index i = q[a].begin; i < q[a].end; ++i)
-            for (Index j = k[a].begin; j < k[a].end; ++j) n += sees(a, i, j);
-          none |= n == 0;
-          all &= n == q[a].size() * k[a].size();
-        }
-        const Box qs{{q0, q1, q2}}, ks{{k0, k1, k2}};
-        ASSERT_EQ(cover(g, qs, ks), none ? Cover::kSkip : all ? Cover::kFull : Cover::kPartial);
-        ASSERT_EQ(cover(g, qs, ks) == Cover::kSkip, !meet(hull(g, qs), ks));
-        ASSERT_EQ(cover(g, qs, ks) == Cover::kFull, core(g, qs).contains(ks));
-      }); });
-    }); });
-  }); });
+  for_runs(4, [&](Interval q0) {
+    for_runs(4, [&](Interval k0) {
+      for_runs(5, [&](Interval q1) {
+        for_runs(5, [&](Interval k1) {
+          for_runs(3, [&](Interval q2) {
+            for_runs(3, [&](Interval k2) {
+              const Interval q[] = {q0, q1, q2}, k[] = {k0, k1, k2};
+              bool none = false, all = true;
+              for (int a = 0; a < 3; ++a) {
+                Index n = 0;
+                for (Index i = q[a].begin; i < q[a].end; ++i)
+                  for (Index j = k[a].begin; j < k[a].end; ++j) n += sees(a, i, j);
+                none |= n == 0;
+                all &= n == q[a].size() * k[a].size();
+              }
+              const Box qs{{q0, q1, q2}}, ks{{k0, k1, k2}};
+              ASSERT_EQ(cover(g, qs, ks), none ? Cover::kSkip : all ? Cover::kFull : Cover::kPartial);
+              ASSERT_EQ(cover(g, qs, ks) == Cover::kSkip, !meet(hull(g, qs), ks));
+              ASSERT_EQ(cover(g, qs, ks) == Cover::kFull, core(g, qs).contains(ks));
+            });
+          });
+        });
+      });
+    });
+  });
 }
 
 // --- ranges -------------------------------------------------------------------------------------
@@ -412,14 +421,16 @@ TEST(Geometry, SeparateQueryLayoutsAreCoveredSafely) {
   for (Index lq = 1; lq < 12; ++lq)
     for (Index k = 1; k <= 6; ++k) {
       const oracle::Axis o{oracle::Kind::kWindow, lq, 9, k, 1, 1};
-      for_runs(lq, [&](Interval qs) { for_runs(9, [&](Interval ks) {
-        Index n = 0;
-        for (Index q = qs.begin; q < qs.end; ++q)
-          for (Index j = ks.begin; j < ks.end; ++j) n += oracle::sees(o, q, j);
-        const Cover c = cover(axis_of(o), qs, ks);
-        ASSERT_TRUE(c != Cover::kSkip || n == 0) << name(o);
-        ASSERT_EQ(c == Cover::kFull, n == qs.size() * ks.size()) << name(o);
-      }); });
+      for_runs(lq, [&](Interval qs) {
+        for_runs(9, [&](Interval ks) {
+          Index n = 0;
+          for (Index q = qs.begin; q < qs.end; ++q)
+            for (Index j = ks.begin; j < ks.end; ++j) n += oracle::sees(o, q, j);
+          const Cover c = cover(axis_of(o), qs, ks);
+          ASSERT_TRUE(c != Cover::kSkip || n == 0) << name(o);
+          ASSERT_EQ(c == Cover::kFull, n == qs.size() * ks.size()) << name(o);
+        });
+      });
     }
 }
 

@@ -38,9 +38,11 @@ TEST(Invariance, ThreadsAndOrderOfTasks) {
         for (const int threads : backend == "cpu" ? std::vector<int>{1, 2, 3, 7} : std::vector<int>{3}) {
           const auto pool = make_executor(threads);
           EXPECT_EQ(pool->workers(), threads);
-          EXPECT_TRUE(same_bits(serial, c.run(d, backend, *pool))) << text << "@" << backend << " on " << threads << " threads";
+          EXPECT_TRUE(same_bits(serial, c.run(d, backend, *pool)))
+              << text << "@" << backend << " on " << threads << " threads";
           testing::ShuffledExecutor shuffled(threads, static_cast<std::uint64_t>(threads));
-          EXPECT_TRUE(same_bits(serial, c.run(d, backend, shuffled))) << text << "@" << backend << ", " << threads << " workers shuffled";
+          EXPECT_TRUE(same_bits(serial, c.run(d, backend, shuffled)))
+              << text << "@" << backend << ", " << threads << " workers shuffled";
         }
         EXPECT_TRUE(same_bits(serial, c.run(d, backend))) << text << "@" << backend << " again";
       }
@@ -71,12 +73,14 @@ bool is_key_role(Role r) {
 }
 
 // `alone` gets its inputs from `whole`, o and lse included, and must give the same bits as that part.
-void expect_same_part(Case& whole, Case& alone, std::size_t axis, Index first_query, Index first_key, const std::string& what) {
+void expect_same_part(Case& whole, Case& alone, std::size_t axis, Index first_query, Index first_key,
+                      const std::string& what) {
   whole.answer();
   alone.answer();
   for (int r = 0; r < kRoles; ++r) {
     const Role role = static_cast<Role>(r);
-    if (whole.input(role).present()) copy_rows(whole.input(role), alone.input(role), axis, is_key_role(role) ? first_key : first_query);
+    if (whole.input(role).present())
+      copy_rows(whole.input(role), alone.input(role), axis, is_key_role(role) ? first_key : first_query);
   }
   for (const std::string& backend : backends_under_test())
     for (const Direction d : kDirections) {
@@ -88,7 +92,8 @@ void expect_same_part(Case& whole, Case& alone, std::size_t axis, Index first_qu
         for (std::size_t i = 0; i < part.size(); ++i) {
           const double x = memory.get(static_cast<Index>(i));
           ASSERT_TRUE(x == part[i] && std::signbit(x) == std::signbit(part[i]))
-              << what << "@" << backend << ": " << name_of(role) << "[" << i << "] alone " << x << ", in company " << part[i];
+              << what << "@" << backend << ": " << name_of(role) << "[" << i << "] alone " << x
+              << ", in company " << part[i];
         }
       }
     }
@@ -120,7 +125,8 @@ TEST(Invariance, PackedSequencesAreThoseAlone) {
         expect_same_part(packed, alone, 1, first_query, first_key, to_string(one) + " of " + text);
       }
       Index queries = 1, keys = 1;
-      for (std::size_t a = 0; a < static_cast<std::size_t>(p.rank); ++a) queries *= l.query_extent[a], keys *= l.extent[a];
+      for (std::size_t a = 0; a < static_cast<std::size_t>(p.rank); ++a)
+        queries *= l.query_extent[a], keys *= l.extent[a];
       first_query += queries;
       first_key += keys;
     }
@@ -129,7 +135,8 @@ TEST(Invariance, PackedSequencesAreThoseAlone) {
 
 // The same for layouts of rank 2 and 3: a list of one grid against the plain tensor of that rank.
 TEST(Invariance, AListOfOneGridIsTheGrid) {
-  for (const char* text : {"na:fwd:f32:b1h2kv1d16:9x11:k3x5:s1x2:d2x1:c10:lse", "na:fwd:f32:b1h1kv1d24:5x6x7:k3x3x3:c100:lse"}) {
+  for (const char* text :
+       {"na:fwd:f32:b1h2kv1d16:9x11:k3x5:s1x2:d2x1:c10:lse", "na:fwd:f32:b1h1kv1d24:5x6x7:k3x3x3:c100:lse"}) {
     Case plain(text);
     Problem p = plain.problem();
     p.varlen = true;
@@ -138,20 +145,23 @@ TEST(Invariance, AListOfOneGridIsTheGrid) {
     list.answer();
     for (int r = 0; r < kRoles; ++r) {
       const Role role = static_cast<Role>(r);
-      for (Index i = 0; plain.input(role).present() && i < plain.input(role).elements(); ++i) list.input(role).set(i, plain.input(role).get(i));
+      for (Index i = 0; plain.input(role).present() && i < plain.input(role).elements(); ++i)
+        list.input(role).set(i, plain.input(role).get(i));
     }
     for (const std::string& backend : backends_under_test())
       for (const Direction d : kDirections) {
         const Outputs a = plain.run(d, backend), b = list.run(d, backend);
-        for (const auto& [role, memory] : a) EXPECT_EQ(memory.values(), b.at(role).values()) << text << "@" << backend << " " << name_of(role);
+        for (const auto& [role, memory] : a)
+          EXPECT_EQ(memory.values(), b.at(role).values()) << text << "@" << backend << " " << name_of(role);
       }
   }
 }
 
 TEST(Invariance, BatchEntriesAreThoseAlone) {
-  for (const char* text : {"na:fwd:f32:b5h2kv1d16:8x9:k3x3:add=5:lse", "na:fwd:f32:b3h2kv2d16:100:k33:d2:lse",
-                           "att:fwd:bf16:b4h2kv1d16:70,33:cbr:lse", "na:fwd:f32:b70h1kv1d8:6x6:k3x3:lse",
-                           "na:fwd:f32:b3h1kv1d24:17x30:k9x13:lse", "att:fwd:f32:b3h1kv1d16:150,170:ctl:lse"}) {
+  for (const char* text :
+       {"na:fwd:f32:b5h2kv1d16:8x9:k3x3:add=5:lse", "na:fwd:f32:b3h2kv2d16:100:k33:d2:lse",
+        "att:fwd:bf16:b4h2kv1d16:70,33:cbr:lse", "na:fwd:f32:b70h1kv1d8:6x6:k3x3:lse",
+        "na:fwd:f32:b3h1kv1d24:17x30:k9x13:lse", "att:fwd:f32:b3h1kv1d16:150,170:ctl:lse"}) {
     Case batch(text);
     Problem one = batch.problem();
     one.batch = 1;
@@ -171,7 +181,9 @@ TEST(Invariance, LseOrNotGivesTheSameOut) {
       p.lse = false;
       Memory out(p.dtype, testing::shape_for(p, Role::kOut), {}, true);
       Tensors tensors;
-      for (const Role r : {Role::kQuery, Role::kKey, Role::kValue, Role::kAdditionalKey, Role::kAdditionalValue}) tensors[r] = c.input(r).view();
+      for (const Role r :
+           {Role::kQuery, Role::kKey, Role::kValue, Role::kAdditionalKey, Role::kAdditionalValue})
+        tensors[r] = c.input(r).view();
       tensors[Role::kOut] = out.view();
       PlanOptions options;
       options.backend = backend;
@@ -207,12 +219,16 @@ TEST(Invariance, InputsMayAlias) {
 
 // Tiles that the user asks for change the speed, not the answer; those that no backend can use are refused.
 TEST(Invariance, TilesOfTheUser) {
-  for (const char* text : {"na:fwd:f32:b1h2kv1d16:12x13:k5x3:s2x1:d1x2:c01:lse", "na:fwd:f32:b1h2kv1d16:200:k63:lse",
-                           "na:bwd:f32:b1h2kv1d16:12x13:k5x3:s2x1:d1x2:c01:add=3:lse", "na:bwd:f32:b1h1kv1d16:5x6x7:k3x3x3:lse"}) {
+  for (const char* text :
+       {"na:fwd:f32:b1h2kv1d16:12x13:k5x3:s2x1:d1x2:c01:lse", "na:fwd:f32:b1h2kv1d16:200:k63:lse",
+        "na:bwd:f32:b1h2kv1d16:12x13:k5x3:s2x1:d1x2:c01:add=3:lse",
+        "na:bwd:f32:b1h1kv1d16:5x6x7:k3x3x3:lse"}) {
     Case c(text);
     const Problem& p = c.problem();
     const Direction d = p.direction;
-    for (const TileShape& tile : {TileShape{1, 1, 1}, TileShape{1, 1, 7}, TileShape{1, 4, 4}, TileShape{1, 16, 1}, TileShape{2, 2, 4}, TileShape{1, 1, 1000}, TileShape{0, 1, 1}, TileShape{-4, -4, 1}, TileShape{INT64_MAX, 2, 2}}) {
+    for (const TileShape& tile :
+         {TileShape{1, 1, 1}, TileShape{1, 1, 7}, TileShape{1, 4, 4}, TileShape{1, 16, 1}, TileShape{2, 2, 4},
+          TileShape{1, 1, 1000}, TileShape{0, 1, 1}, TileShape{-4, -4, 1}, TileShape{INT64_MAX, 2, 2}}) {
       if (tile[0] > 1 && p.rank < 3) continue;  // leading axes have extent 1
       for (const bool of_keys : {false, true}) {
         PlanOptions options;
@@ -232,14 +248,16 @@ TEST(Invariance, TilesOfTheUser) {
         for (int r = 0; r < kRoles; ++r) {
           const Role role = static_cast<Role>(r);
           const std::vector<Index> shape = testing::shape_for(c.direction(d), role);
-          const bool output = d == Direction::kForward ? role == Role::kOut || role == Role::kLse : role >= Role::kGradQuery;
+          const bool output =
+              d == Direction::kForward ? role == Role::kOut || role == Role::kLse : role >= Role::kGradQuery;
           if (shape.empty()) continue;
           if (output) outputs[role] = Memory(dtype_of(p, role), shape, {}, true);
           tensors[role] = output ? outputs[role].view() : c.input(role).view();
         }
         SerialExecutor serial;
         run(c.direction(d), choice, tensors, serial);
-        EXPECT_TRUE(c.agrees(outputs, "cpu")) << "tile " << tile[0] << "x" << tile[1] << "x" << tile[2] << (of_keys ? " of keys" : " of queries");
+        EXPECT_TRUE(c.agrees(outputs, "cpu")) << "tile " << tile[0] << "x" << tile[1] << "x" << tile[2]
+                                              << (of_keys ? " of keys" : " of queries");
       }
     }
   }

@@ -33,9 +33,11 @@ std::uint16_t encode(double x, SmallFloat f) {
 }
 
 double decode(std::uint16_t bits, SmallFloat f) {
-  const int top = f.most + f.most + 1, e = (bits & 0x7fff) >> f.digits, fraction = bits & ((1 << f.digits) - 1);
+  const int top = f.most + f.most + 1, e = (bits & 0x7fff) >> f.digits,
+            fraction = bits & ((1 << f.digits) - 1);
   double x;
-  if (e == top) x = fraction ? std::numeric_limits<double>::quiet_NaN() : std::numeric_limits<double>::infinity();
+  if (e == top)
+    x = fraction ? std::numeric_limits<double>::quiet_NaN() : std::numeric_limits<double>::infinity();
   else if (e == 0) x = std::ldexp(fraction, f.least - f.digits);
   else x = std::ldexp(fraction + (1 << f.digits), e - 1 + f.least - f.digits);
   return bits & 0x8000 ? -x : x;
@@ -99,7 +101,8 @@ Index Memory::elements() const {
 
 TensorView Memory::view() const {
   if (!present()) return {};
-  return TensorView(bytes_.data() + kLead * size_of(dtype_), dtype_, size_.data(), stride_.data(), static_cast<int>(size_.size()));
+  return TensorView(bytes_.data() + kLead * size_of(dtype_), dtype_, size_.data(), stride_.data(),
+                    static_cast<int>(size_.size()));
 }
 
 Index Memory::offset(Index i) const {

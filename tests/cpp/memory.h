@@ -29,8 +29,8 @@ class Memory {
   Index elements() const;
   TensorView view() const;
 
-  double get(Index i) const;          // i: raster order
-  void set(Index i, double x);        // rounds
+  double get(Index i) const;    // i: raster order
+  void set(Index i, double x);  // rounds
   std::vector<double> values() const;
   void fill_normal(Rng& rng, double spread = 1.0);
   const std::vector<std::byte>& bytes() const { return bytes_; }

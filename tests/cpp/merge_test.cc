@@ -45,7 +45,10 @@ struct Parts {
   // The formulas of the specification, in long double.
   void expect_merged(DType dtype) const {
     const Index channels = out.size().back();
-    const double eps = dtype == DType::kBFloat16 ? 0x1p-8 : dtype == DType::kFloat16 ? 0x1p-11 : dtype == DType::kFloat32 ? 0x1p-23 : 0x1p-50;
+    const double eps = dtype == DType::kBFloat16  ? 0x1p-8
+                       : dtype == DType::kFloat16 ? 0x1p-11
+                       : dtype == DType::kFloat32 ? 0x1p-23
+                                                  : 0x1p-50;
     for (Index r = 0; r < lse.elements(); ++r) {
       long double largest = -kInfinity, total = 0;
       for (const Memory& l : lses) largest = std::max<long double>(largest, l.get(r));
@@ -58,13 +61,18 @@ struct Parts {
         long double sum = 0, size = 0;
         for (std::size_t i = 0; i < outs.size(); ++i) {
           if (total == 0 || lses[i].get(r) == -kInfinity) continue;  // weight 0: the output is not read
-          const long double x = std::exp(static_cast<long double>(lses[i].get(r)) - largest) / total * static_cast<long double>(outs[i].get(r * channels + c));
+          const long double x = std::exp(static_cast<long double>(lses[i].get(r)) - largest) / total *
+                                static_cast<long double>(outs[i].get(r * channels + c));
           sum += x;
           size += std::abs(x);
         }
         const double got = out.get(r * channels + c);
         if (total == 0) EXPECT_EQ(got, 0.0);
-        else EXPECT_NEAR(got, static_cast<double>(sum), eps * std::abs(static_cast<double>(sum)) + 0x1p-22 * (eps < 0x1p-40 ? 0x1p-26 : 1.0) * static_cast<double>(size) + (dtype == DType::kFloat16 ? 0x1p-25 : 0.0));
+        else
+          EXPECT_NEAR(got, static_cast<double>(sum),
+                      eps * std::abs(static_cast<double>(sum)) +
+                          0x1p-22 * (eps < 0x1p-40 ? 0x1p-26 : 1.0) * static_cast<double>(size) +
+                          (dtype == DType::kFloat16 ? 0x1p-25 : 0.0));
       }
     }
     EXPECT_TRUE(out.guards_intact() && lse.guards_intact());
@@ -74,7 +82,8 @@ struct Parts {
 TEST(Merge, WeightsByLse) {
   for (const DType dtype : {DType::kFloat32, DType::kFloat64, DType::kBFloat16, DType::kFloat16})
     for (const std::size_t n : {2u, 3u, 7u})
-      for (const Sizes& size : {Sizes{2, 5, 3, 4}, Sizes{1, 2, 3, 2, 1, 5}, Sizes{7, 1}, Sizes{2, 3, 4, 2, 8}}) {
+      for (const Sizes& size :
+           {Sizes{2, 5, 3, 4}, Sizes{1, 2, 3, 2, 1, 5}, Sizes{7, 1}, Sizes{2, 3, 4, 2, 8}}) {
         Parts p(n, dtype, size, n);
         p.merge();
         p.expect_merged(dtype);
@@ -129,7 +138,8 @@ TEST(Merge, OutputsMayBeEmpty) {
 
 // Keys cut in two or three: the parts, merged, are the whole.
 TEST(Merge, PartsOfTheKeysMakeTheWhole) {
-  for (const char* text : {"na:fwd:f32:b1h2kv1d16:40:k9:lse", "att:fwd:f32:b1h2kv1d16:40,40:cbr:lse", "na:fwd:f64:b1h2kv1d16:40:k5:s2:d3:c1:lse"})
+  for (const char* text : {"na:fwd:f32:b1h2kv1d16:40:k9:lse", "att:fwd:f32:b1h2kv1d16:40,40:cbr:lse",
+                           "na:fwd:f64:b1h2kv1d16:40:k5:s2:d3:c1:lse"})
     for (const std::string& backend : testing::backends_under_test()) {
       testing::Case whole(text);
       const Problem& p = whole.problem();
@@ -140,9 +150,12 @@ TEST(Merge, PartsOfTheKeysMakeTheWhole) {
         part.key_range->axis[0] = cut;
         testing::Case c(to_string(part));
         const Index heads_dim[] = {p.kv_heads * p.head_dim, p.kv_heads * p.value_dim};
-        for (Index i = 0; i < c.input(Role::kQuery).elements(); ++i) c.input(Role::kQuery).set(i, whole.input(Role::kQuery).get(i));
-        for (Index i = 0; i < c.input(Role::kKey).elements(); ++i) c.input(Role::kKey).set(i, whole.input(Role::kKey).get(cut.begin * heads_dim[0] + i));
-        for (Index i = 0; i < c.input(Role::kValue).elements(); ++i) c.input(Role::kValue).set(i, whole.input(Role::kValue).get(cut.begin * heads_dim[1] + i));
+        for (Index i = 0; i < c.input(Role::kQuery).elements(); ++i)
+          c.input(Role::kQuery).set(i, whole.input(Role::kQuery).get(i));
+        for (Index i = 0; i < c.input(Role::kKey).elements(); ++i)
+          c.input(Role::kKey).set(i, whole.input(Role::kKey).get(cut.begin * heads_dim[0] + i));
+        for (Index i = 0; i < c.input(Role::kValue).elements(); ++i)
+          c.input(Role::kValue).set(i, whole.input(Role::kValue).get(cut.begin * heads_dim[1] + i));
         testing::Outputs o = c.run(Direction::kForward, backend);
         outs.push_back(o.at(Role::kOut));
         lses.push_back(o.at(Role::kLse));
@@ -150,7 +163,8 @@ TEST(Merge, PartsOfTheKeysMakeTheWhole) {
       testing::Outputs merged;
       merged[Role::kOut] = Memory(p.dtype, outs[0].size(), {}, true);
       merged[Role::kLse] = Memory(lse_dtype(p.dtype), lses[0].size(), {}, true);
-      const TensorView o[] = {outs[0].view(), outs[1].view(), outs[2].view()}, l[] = {lses[0].view(), lses[1].view(), lses[2].view()};
+      const TensorView o[] = {outs[0].view(), outs[1].view(), outs[2].view()},
+                       l[] = {lses[0].view(), lses[1].view(), lses[2].view()};
       merge_attentions(o, l, merged[Role::kOut].view(), merged[Role::kLse].view());
       EXPECT_TRUE(whole.agrees(merged, backend)) << text;
     }
@@ -173,16 +187,31 @@ TEST(Merge, BadInputIsRefused) {
   using Views = std::vector<TensorView>;
   const float spare[64] = {};
   const auto has_form = [](const std::string& message) {
-    return message.rfind("[merge_attentions] got ", 0) == 0 && message.find(", expected ") != std::string::npos;
+    return message.rfind("[merge_attentions] got ", 0) == 0 &&
+           message.find(", expected ") != std::string::npos;
   };
   EXPECT_EQ(error([](Views&, Views&, TensorView&, TensorView&) {}), "");
-  EXPECT_TRUE(has_form(error([](Views& o, Views& l, TensorView&, TensorView&) { o.pop_back(); l.pop_back(); })));
-  EXPECT_TRUE(has_form(error([](Views& o, Views& l, TensorView&, TensorView&) { o.clear(); l.clear(); })));
+  EXPECT_TRUE(has_form(error([](Views& o, Views& l, TensorView&, TensorView&) {
+    o.pop_back();
+    l.pop_back();
+  })));
+  EXPECT_TRUE(has_form(error([](Views& o, Views& l, TensorView&, TensorView&) {
+    o.clear();
+    l.clear();
+  })));
   EXPECT_TRUE(has_form(error([](Views& o, Views&, TensorView&, TensorView&) { o.pop_back(); })));
-  EXPECT_TRUE(has_form(error([&](Views& o, Views&, TensorView&, TensorView&) { o[1] = TensorView(spare, DType::kFloat32, {2, 3, 5}); })));
-  EXPECT_TRUE(has_form(error([&](Views& o, Views&, TensorView&, TensorView&) { o[1] = TensorView(spare, DType::kFloat16, {2, 3, 4}); })));
-  EXPECT_TRUE(has_form(error([&](Views&, Views& l, TensorView&, TensorView&) { l[0] = TensorView(spare, DType::kFloat32, {2, 4}); })));
-  EXPECT_TRUE(has_form(error([&](Views&, Views& l, TensorView&, TensorView&) { l[0] = TensorView(spare, DType::kFloat64, {2, 3}); })));
+  EXPECT_TRUE(has_form(error([&](Views& o, Views&, TensorView&, TensorView&) {
+    o[1] = TensorView(spare, DType::kFloat32, {2, 3, 5});
+  })));
+  EXPECT_TRUE(has_form(error([&](Views& o, Views&, TensorView&, TensorView&) {
+    o[1] = TensorView(spare, DType::kFloat16, {2, 3, 4});
+  })));
+  EXPECT_TRUE(has_form(error([&](Views&, Views& l, TensorView&, TensorView&) {
+    l[0] = TensorView(spare, DType::kFloat32, {2, 4});
+  })));
+  EXPECT_TRUE(has_form(error([&](Views&, Views& l, TensorView&, TensorView&) {
+    l[0] = TensorView(spare, DType::kFloat64, {2, 3});
+  })));
   EXPECT_TRUE(has_form(error([](Views&, Views&, TensorView& out, TensorView&) { out = {}; })));
   EXPECT_TRUE(has_form(error([](Views&, Views&, TensorView&, TensorView& lse) { lse = {}; })));
   EXPECT_TRUE(has_form(error([](Views& o, Views&, TensorView&, TensorView&) { o[0] = {}; })));

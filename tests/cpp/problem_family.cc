@@ -57,14 +57,16 @@ std::vector<Index> random_strides(Rng& rng, const std::vector<Index>& shape, boo
   std::vector<std::size_t> order(shape.size());
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
   if (rng.chance(50))
-    for (std::size_t i = order.size() - 1; i > 0; --i) std::swap(order[i], order[static_cast<std::size_t>(rng.in(0, static_cast<Index>(i)))]);
+    for (std::size_t i = order.size() - 1; i > 0; --i)
+      std::swap(order[i], order[static_cast<std::size_t>(rng.in(0, static_cast<Index>(i)))]);
   std::vector<Index> stride(shape.size());
   Index step = rng.chance(30) ? 2 : 1;
   for (std::size_t i = order.size(); i-- > 0;) {
     stride[order[i]] = step;
     step = step * std::max<Index>(shape[order[i]], 1) + (rng.chance(30) ? rng.in(1, 5) : 0);
   }
-  if (broadcast && rng.chance(30)) stride[static_cast<std::size_t>(rng.in(0, static_cast<Index>(stride.size()) - 1))] = 0;
+  if (broadcast && rng.chance(30))
+    stride[static_cast<std::size_t>(rng.in(0, static_cast<Index>(stride.size()) - 1))] = 0;
   return stride;
 }
 
@@ -72,7 +74,9 @@ void add_strides(Rng& rng, Problem& p) {
   for (int r = 0; r < kRoles; ++r) {
     const Role role = static_cast<Role>(r);
     const std::vector<Index> shape = shape_of(p, role);
-    if (shape.empty() || !rng.chance(30) || (role == Role::kLse && !p.lse && p.direction == Direction::kForward)) continue;
+    if (shape.empty() || !rng.chance(30) ||
+        (role == Role::kLse && !p.lse && p.direction == Direction::kForward))
+      continue;
     // What one of the two directions writes has memory of its own.
     const bool written = role == Role::kOut || role == Role::kLse || role >= Role::kGradQuery;
     p.strides[static_cast<std::size_t>(r)] = random_strides(rng, shape, !written);
@@ -82,7 +86,8 @@ void add_strides(Rng& rng, Problem& p) {
 std::vector<Layout> varlen_list(Rng& rng, const Problem& p, Index most) {
   std::vector<Layout> list;
   for (Index n = rng.in(0, 4); n > 0; --n)
-    list.push_back(p.operation == Operation::kAttention ? random_lengths(rng, most) : random_layout(rng, p.rank, most));
+    list.push_back(p.operation == Operation::kAttention ? random_lengths(rng, most)
+                                                        : random_layout(rng, p.rank, most));
   return list;
 }
 
@@ -100,7 +105,8 @@ Problem random_problem(Rng& rng) {
   const bool attention = p.operation == Operation::kAttention;
   p.varlen = rng.chance(30);
   if (p.varlen && attention && rng.chance(30)) {
-    p.offsets = DeviceOffsets{rng.in(0, 99), rng.in(0, 9999), rng.in(0, 9999), rng.in(0, 999), rng.in(0, 999)};
+    p.offsets =
+        DeviceOffsets{rng.in(0, 99), rng.in(0, 9999), rng.in(0, 9999), rng.in(0, 999), rng.in(0, 999)};
   } else if (p.varlen) {
     p.layouts = varlen_list(rng, p, most);
     if (rng.chance(30)) p.tail_query = rng.in(0, 9), p.tail_key = rng.in(0, 9);
@@ -129,7 +135,8 @@ Problem random_problem(Rng& rng) {
 Problem random_runnable_problem(Rng& rng) {
   Problem p = with_heads(rng, 12);
   p.direction = Direction::kForward;  // the harness runs both
-  p.dtype = rng.pick({DType::kFloat32, DType::kFloat32, DType::kFloat32, DType::kFloat64, DType::kBFloat16, DType::kFloat16});
+  p.dtype = rng.pick({DType::kFloat32, DType::kFloat32, DType::kFloat32, DType::kFloat64, DType::kBFloat16,
+                      DType::kFloat16});
   p.head_dim = rng.pick<Index>({1, 3, 8, 16, 17, 20, 32, 33, 64, rng.in(1, 80)});
   p.value_dim = rng.chance(60) ? p.head_dim : rng.pick<Index>({1, 4, 8, 24, 40, rng.in(1, 80)});
   p.kv_heads = rng.pick<Index>({1, 1, 2, 3});
@@ -200,13 +207,13 @@ std::string float_text(double x) {
 std::string spell(const Problem& p, Rng& rng) {
   const bool attention = p.operation == Operation::kAttention;
   std::ostringstream text;
-  text << (attention ? "att:" : "na:") << (p.direction == Direction::kForward ? "fwd:" : "bwd:") << name_of(p.dtype)
-       << ":b" << p.batch << "h" << p.heads << "kv" << p.kv_heads << "d" << p.head_dim;
+  text << (attention ? "att:" : "na:") << (p.direction == Direction::kForward ? "fwd:" : "bwd:")
+       << name_of(p.dtype) << ":b" << p.batch << "h" << p.heads << "kv" << p.kv_heads << "d" << p.head_dim;
   if (p.value_dim != p.head_dim || rng.chance(10)) text << "v" << p.value_dim;
   text << ":";
   if (p.offsets) {
-    text << "var=" << p.offsets->sequences << "," << p.offsets->total_query << "," << p.offsets->total_key << ","
-         << p.offsets->max_query << "," << p.offsets->max_key;
+    text << "var=" << p.offsets->sequences << "," << p.offsets->total_query << "," << p.offsets->total_key
+         << "," << p.offsets->max_query << "," << p.offsets->max_key;
   } else {
     for (std::size_t i = 0; i < p.layouts.size(); ++i) {
       const Layout& l = p.layouts[i];
@@ -221,11 +228,14 @@ std::string spell(const Problem& p, Rng& rng) {
     bool ones = true;
     for (const Layout& l : p.layouts) ones &= l.*member == Axes{1, 1, 1};
     if (required || !ones || rng.chance(20))
-      options.push_back(name + list_text(p, rng, [&](const Layout& l) { return axes_text(l.*member, p.rank); }));
+      options.push_back(name +
+                        list_text(p, rng, [&](const Layout& l) { return axes_text(l.*member, p.rank); }));
   };
   if (attention) {
     if (p.causal_type != CausalType::kNone || rng.chance(20))
-      options.push_back(p.causal_type == CausalType::kNone ? "c0" : p.causal_type == CausalType::kTopLeft ? "ctl" : "cbr");
+      options.push_back(p.causal_type == CausalType::kNone      ? "c0"
+                        : p.causal_type == CausalType::kTopLeft ? "ctl"
+                                                                : "cbr");
   } else {
     text << ":k" << list_text(p, rng, [&](const Layout& l) { return axes_text(l.window, p.rank); });
     add_axes("s", &Layout::stride, false);
@@ -234,22 +244,25 @@ std::string spell(const Problem& p, Rng& rng) {
     for (const Layout& l : p.layouts) causal |= l.causal[0] || l.causal[1] || l.causal[2];
     if (causal)
       options.push_back("c" + list_text(p, rng, [&](const Layout& l) {
-        std::string digits;
-        for (std::size_t a = 0; a < static_cast<std::size_t>(p.rank); ++a) digits += l.causal[a] ? '1' : '0';
-        return digits;
-      }));
+                          std::string digits;
+                          for (std::size_t a = 0; a < static_cast<std::size_t>(p.rank); ++a)
+                            digits += l.causal[a] ? '1' : '0';
+                          return digits;
+                        }));
     if (p.query_layout) add_axes("qgrid=", &Layout::query_extent, true);
   }
   if (p.additional || rng.chance(5)) options.push_back("add=" + std::to_string(p.additional));
   if (p.query_range) options.push_back("q=" + range_text(*p.query_range, p.rank));
   if (p.key_range) options.push_back("kv=" + range_text(*p.key_range, p.rank));
-  if (p.tail_query || p.tail_key) options.push_back("tail=" + std::to_string(p.tail_query) + "," + std::to_string(p.tail_key));
+  if (p.tail_query || p.tail_key)
+    options.push_back("tail=" + std::to_string(p.tail_query) + "," + std::to_string(p.tail_key));
   if (p.dropout != 0) options.push_back("drop=" + float_text(p.dropout));
   if (p.bias) options.push_back("bias");
   if (p.lse) options.push_back("lse");
   if (p.nondeterministic) options.push_back("nondet");
   if (p.scale) options.push_back("scale=" + float_text(*p.scale));
-  if (p.precision != Precision::kFull) options.push_back(p.precision == Precision::kTF32 ? "prec=tf32" : "prec=bf16");
+  if (p.precision != Precision::kFull)
+    options.push_back(p.precision == Precision::kTF32 ? "prec=tf32" : "prec=bf16");
   std::string strides;
   for (int r = 0; r < kRoles; ++r) {
     const std::vector<Index>& stride = p.strides[static_cast<std::size_t>(r)];
@@ -258,7 +271,8 @@ std::string spell(const Problem& p, Rng& rng) {
     for (std::size_t i = 0; i < stride.size(); ++i) strides += (i ? "," : "") + std::to_string(stride[i]);
   }
   if (!strides.empty()) options.push_back(strides);
-  for (std::size_t i = options.size(); i > 1; --i) std::swap(options[i - 1], options[static_cast<std::size_t>(rng.in(0, static_cast<Index>(i) - 1))]);
+  for (std::size_t i = options.size(); i > 1; --i)
+    std::swap(options[i - 1], options[static_cast<std::size_t>(rng.in(0, static_cast<Index>(i) - 1))]);
   for (const std::string& option : options) text << ":" << option;
   return text.str();
 }

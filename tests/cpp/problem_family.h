@@ -12,7 +12,9 @@
 
 namespace nearfield {
 
-inline void PrintTo(const Problem& problem, std::ostream* stream) { *stream << to_string(problem); }  // GoogleTest
+inline void PrintTo(const Problem& problem, std::ostream* stream) {
+  *stream << to_string(problem);
+}  // GoogleTest
 
 namespace testing {
 

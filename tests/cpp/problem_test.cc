@@ -22,9 +22,7 @@ using testing::Rng;
 std::string error_of(std::string_view text) {
   try {
     parse_problem(text);
-  } catch (const std::invalid_argument& e) {
-    return e.what();
-  }
+  } catch (const std::invalid_argument& e) { return e.what(); }
   return "";
 }
 
@@ -117,7 +115,8 @@ TEST(ProblemString, EveryFieldIsRead) {
   EXPECT_EQ(p.key_range->axis[1], (Interval{2, 7}));
   EXPECT_TRUE(p.lse);
   EXPECT_EQ(p.scale, 0.25);
-  EXPECT_EQ(p.strides[static_cast<std::size_t>(Role::kGradQuery)], (std::vector<Index>{1920, 240, 240, 40, 1}));
+  EXPECT_EQ(p.strides[static_cast<std::size_t>(Role::kGradQuery)],
+            (std::vector<Index>{1920, 240, 240, 40, 1}));
 
   const Problem a = parse_problem("att:fwd:f16:b1h1kv1d4:5,9+2,3:cbr:tail=1,2:drop=0.5:nondet:prec=bf16");
   EXPECT_EQ(a.operation, Operation::kAttention);
@@ -246,7 +245,8 @@ TEST(ProblemString, ErrorsQuoteTheOffendingPart) {
 }
 
 TEST(ProblemString, TheHintNamesTheLargestLegalWindow) {
-  EXPECT_NE(error_of("na:fwd:f32:b1h1kv1d8:20:k11:d3").find("; the largest legal kernel_size there is 6"), std::string::npos)
+  EXPECT_NE(error_of("na:fwd:f32:b1h1kv1d8:20:k11:d3").find("; the largest legal kernel_size there is 6"),
+            std::string::npos)
       << error_of("na:fwd:f32:b1h1kv1d8:20:k11:d3");
 }
 
@@ -286,7 +286,10 @@ TEST(ProblemFuzz, MutatedStrings) {
         case 0: text[at] = c; break;
         case 1: text.insert(at, 1, c); break;
         case 2: text.erase(at, static_cast<std::size_t>(rng.in(1, 6))); break;
-        case 3: text.insert(at, text.substr(static_cast<std::size_t>(rng.in(0, static_cast<Index>(text.size()) - 1)), 12)); break;
+        case 3:
+          text.insert(
+              at, text.substr(static_cast<std::size_t>(rng.in(0, static_cast<Index>(text.size()) - 1)), 12));
+          break;
         case 4: text.insert(at, std::to_string(rng.next() >> rng.in(0, 63))); break;
       }
     }
@@ -335,7 +338,9 @@ TEST(ProblemFuzz, CheckRefusesDamagedProblems) {
         case 13: p.layouts.push_back(layout); break;
         case 14: p.tail_query = odd(); break;
         case 15: p.query_range = Box{{{odd(), odd()}, {odd(), odd()}, {odd(), odd()}}}; break;
-        case 16: p.strides[static_cast<std::size_t>(rng.in(0, kRoles - 1))] = {odd(), odd(), odd(), odd()}; break;
+        case 16:
+          p.strides[static_cast<std::size_t>(rng.in(0, kRoles - 1))] = {odd(), odd(), odd(), odd()};
+          break;
         case 17: p.varlen = !p.varlen; break;
       }
     }
@@ -356,9 +361,17 @@ oracle::Axis axis_of(const Problem& p, const Layout& l, int a) {
     return {p.causal_type == CausalType::kNone      ? oracle::Kind::kDense
             : p.causal_type == CausalType::kTopLeft ? oracle::Kind::kTopLeft
                                                     : oracle::Kind::kBottomRight,
-            l.query_extent[0], l.extent[0], 1, 1, 1};
-  return {l.causal[i] ? oracle::Kind::kWindowCausal : oracle::Kind::kWindow, l.query_extent[i], l.extent[i], l.window[i],
-          l.stride[i], l.dilation[i]};
+            l.query_extent[0],
+            l.extent[0],
+            1,
+            1,
+            1};
+  return {l.causal[i] ? oracle::Kind::kWindowCausal : oracle::Kind::kWindow,
+          l.query_extent[i],
+          l.extent[i],
+          l.window[i],
+          l.stride[i],
+          l.dilation[i]};
 }
 
 TEST(Problem, WorkIsCountedExactly) {
@@ -389,7 +402,8 @@ TEST(Problem, WorkIsCountedExactly) {
     dense *= static_cast<double>(p.batch);
     ASSERT_EQ(visible_pairs(p), visible) << to_string(p);
     const double flops = 2.0 * static_cast<double>((p.head_dim + p.value_dim) * p.heads) * visible;
-    ASSERT_DOUBLE_EQ(useful_flops(p), p.direction == Direction::kForward ? flops : 2.5 * flops) << to_string(p);
+    ASSERT_DOUBLE_EQ(useful_flops(p), p.direction == Direction::kForward ? flops : 2.5 * flops)
+        << to_string(p);
     ASSERT_TRUE(std::isfinite(sparsity(p)) && sparsity(p) >= 1.0) << to_string(p);
     ASSERT_DOUBLE_EQ(sparsity(p), visible > 0 ? dense / visible : 1.0) << to_string(p);
   }

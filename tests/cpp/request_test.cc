@@ -91,9 +91,7 @@ Request backward_of(Request r) {
 std::string error_of(const Request& r) {
   try {
     make_problem(r);
-  } catch (const std::invalid_argument& e) {
-    return e.what();
-  }
+  } catch (const std::invalid_argument& e) { return e.what(); }
   return "";
 }
 
@@ -102,9 +100,11 @@ void refused(Request r, const std::function<void(Request&)>& damage, const std::
   ASSERT_EQ(error_of(r), "");
   damage(r);
   const std::string message = error_of(r);
-  EXPECT_EQ(message.rfind("[" + r.op + "] got ", 0), 0u) << "`" << message << "` should name " << words.front();
+  EXPECT_EQ(message.rfind("[" + r.op + "] got ", 0), 0u)
+      << "`" << message << "` should name " << words.front();
   EXPECT_NE(message.find(", expected "), std::string::npos) << message;
-  for (const std::string& word : words) EXPECT_NE(message.find(word), std::string::npos) << message << "\nlacks " << word;
+  for (const std::string& word : words)
+    EXPECT_NE(message.find(word), std::string::npos) << message << "\nlacks " << word;
 }
 
 // --- what is legal --------------------------------------------------------------------------------
@@ -180,7 +180,8 @@ TEST(Request, WindowsOnTheLimit) {
           r.rank = 1;
           for (TensorInfo* t : {&r.query, &r.key, &r.value}) t->size = {1, extent, 2, 4};
           r.window = {k}, r.stride = {s}, r.dilation = {d}, r.causal = {0};
-          ASSERT_EQ(error_of(r).empty(), k * d <= extent && s <= k) << "L" << extent << " k" << k << " s" << s << " d" << d;
+          ASSERT_EQ(error_of(r).empty(), k * d <= extent && s <= k)
+              << "L" << extent << " k" << k << " s" << s << " d" << d;
         }
 }
 
@@ -203,7 +204,8 @@ TEST(RequestErrors, TensorsThatDoNotFitTogether) {
   refused(image(), [](Request& r) { r.key.dtype = "float64"; }, {"key", "float64", "float32"});
   refused(image(), [](Request& r) { r.value.dtype = "int64"; }, {"value", "int64"});
   for (const char* dtype : {"int32", "bool", "uint8", "complex64", "float8_e4m3fn", ""})
-    refused(image(), [&](Request& r) { r.query.dtype = r.key.dtype = r.value.dtype = dtype; }, {dtype, "float32", "bfloat16"});
+    refused(image(), [&](Request& r) { r.query.dtype = r.key.dtype = r.value.dtype = dtype; },
+            {dtype, "float32", "bfloat16"});
   refused(image(), [](Request& r) { r.value.device = "cuda:0"; }, {"value", "cuda:0", "cpu"});
   refused(image(), [](Request& r) { r.key.size[0] = 3; }, {"key", "batch", "3", "2"});
   refused(image(), [](Request& r) { r.value.size[0] = 1; }, {"value", "batch", "1", "2"});
@@ -225,29 +227,50 @@ TEST(RequestErrors, TensorsThatDoNotFitTogether) {
 
 TEST(RequestErrors, HugeSizes) {
   refused(sequence(), [](Request& r) { r.query.size[1] = INT64_MAX; }, {std::to_string(INT64_MAX)});
-  refused(sequence(), [](Request& r) { r.query.size = {INT64_MAX, INT64_MAX, 4, 16}; r.key.size[0] = r.value.size[0] = INT64_MAX; },
+  refused(sequence(),
+          [](Request& r) {
+            r.query.size = {INT64_MAX, INT64_MAX, 4, 16};
+            r.key.size[0] = r.value.size[0] = INT64_MAX;
+          },
           {std::to_string(INT64_MAX)});
-  refused(image(), [](Request& r) {
-    for (TensorInfo* t : {&r.query, &r.key, &r.value}) t->size[0] = t->size[1] = t->size[2] = kMaxExtent;
-  }, {"tokens", "2**48"});
-  refused(image(), [](Request& r) { r.query.size[3] = kMaxExtent * 2; r.query.size[4] = r.key.size[4] = kMaxExtent; }, {"heads"});
+  refused(image(),
+          [](Request& r) {
+            for (TensorInfo* t : {&r.query, &r.key, &r.value})
+              t->size[0] = t->size[1] = t->size[2] = kMaxExtent;
+          },
+          {"tokens", "2**48"});
+  refused(image(),
+          [](Request& r) {
+            r.query.size[3] = kMaxExtent * 2;
+            r.query.size[4] = r.key.size[4] = kMaxExtent;
+          },
+          {"heads"});
 }
 
 TEST(RequestErrors, AdditionalKeys) {
   Request base = image();
   base.additional_key = tensor({2, 7, 2, 16});
   base.additional_value = tensor({2, 7, 2, 24});
-  refused(base, [](Request& r) { r.additional_value.present = false; }, {"additional_values", "both or neither"});
+  refused(base, [](Request& r) { r.additional_value.present = false; },
+          {"additional_values", "both or neither"});
   refused(base, [](Request& r) { r.additional_key.present = false; }, {"additional_keys", "both or neither"});
-  refused(base, [](Request& r) { r.additional_key.size.pop_back(); }, {"additional_keys", "rank 3", "rank 4"});
+  refused(base, [](Request& r) { r.additional_key.size.pop_back(); },
+          {"additional_keys", "rank 3", "rank 4"});
   refused(base, [](Request& r) { r.additional_key.size[0] = 1; }, {"additional_keys", "batch"});
   refused(base, [](Request& r) { r.additional_value.size[1] = 6; }, {"additional_values", "6", "7"});
-  refused(base, [](Request& r) { r.additional_key.size[2] = r.additional_value.size[2] = 4; }, {"additional_keys", "heads", "4", "2"});
-  refused(base, [](Request& r) { r.additional_key.size[3] = 24; }, {"additional_keys", "head_dim", "24", "16"});
-  refused(base, [](Request& r) { r.additional_value.size[3] = 16; }, {"additional_values", "head_dim", "16", "24"});
+  refused(base, [](Request& r) { r.additional_key.size[2] = r.additional_value.size[2] = 4; },
+          {"additional_keys", "heads", "4", "2"});
+  refused(base, [](Request& r) { r.additional_key.size[3] = 24; },
+          {"additional_keys", "head_dim", "24", "16"});
+  refused(base, [](Request& r) { r.additional_value.size[3] = 16; },
+          {"additional_values", "head_dim", "16", "24"});
   refused(base, [](Request& r) { r.additional_key.dtype = "float16"; }, {"additional_keys", "float16"});
   refused(base, [](Request& r) { r.additional_value.device = "cuda:1"; }, {"additional_values", "cuda:1"});
-  refused(packed(), [](Request& r) { r.additional_key = tensor({1, 7, 2, 16}); r.additional_value = tensor({1, 7, 2, 24}); },
+  refused(packed(),
+          [](Request& r) {
+            r.additional_key = tensor({1, 7, 2, 16});
+            r.additional_value = tensor({1, 7, 2, 24});
+          },
           {"additional", "varlen"});
 }
 
@@ -274,10 +297,28 @@ TEST(RequestErrors, BackwardTensors) {
 
 // --- windows --------------------------------------------------------------------------------------
 TEST(RequestErrors, WindowsNameTheLargestLegalValue) {
-  refused(image(), [](Request& r) { r.window = {9, 5}; }, {"9", "axis 0", "8", "; ", "largest legal kernel_size there is 8"});
-  refused(image(), [](Request& r) { r.window = {3, 10}; }, {"10", "axis 1", "largest legal kernel_size there is 9"});
-  refused(image(), [](Request& r) { r.window = {3, 5}; r.dilation = {3, 1}; }, {"3", "dilation 3", "largest legal kernel_size there is 2"});
-  refused(image(), [](Request& r) { r.window = {1, 1}; r.dilation = {1, 10}; }, {"dilation 10", "largest legal dilation there is 9"});
+  refused(image(),
+          [](Request& r) {
+            r.window = {9, 5};
+          },
+          {"9", "axis 0", "8", "; ", "largest legal kernel_size there is 8"});
+  refused(image(),
+          [](Request& r) {
+            r.window = {3, 10};
+          },
+          {"10", "axis 1", "largest legal kernel_size there is 9"});
+  refused(image(),
+          [](Request& r) {
+            r.window = {3, 5};
+            r.dilation = {3, 1};
+          },
+          {"3", "dilation 3", "largest legal kernel_size there is 2"});
+  refused(image(),
+          [](Request& r) {
+            r.window = {1, 1};
+            r.dilation = {1, 10};
+          },
+          {"dilation 10", "largest legal dilation there is 9"});
   refused(image(), [](Request& r) { r.window = {0, 5}; }, {"0", "axis 0"});
   refused(image(), [](Request& r) { r.window = {-1, 5}; }, {"-1", "axis 0", "8"});
   refused(image(), [](Request& r) { r.window = {-3, 5}; }, {"-3", "axis 0"});
@@ -292,7 +333,12 @@ TEST(RequestErrors, WindowsNameTheLargestLegalValue) {
   refused(image(), [](Request& r) { r.stride = {1, 1, 1}; }, {"stride", "length 3", "2"});
   refused(image(), [](Request& r) { r.dilation = {}; }, {"dilation", "length 0"});
   refused(image(), [](Request& r) { r.causal = {1}; }, {"is_causal", "length 1"});
-  refused(image(), [](Request& r) { r.window = {INT64_MAX, 5}; r.dilation = {INT64_MAX, 1}; }, {std::to_string(INT64_MAX)});
+  refused(image(),
+          [](Request& r) {
+            r.window = {INT64_MAX, 5};
+            r.dilation = {INT64_MAX, 1};
+          },
+          {std::to_string(INT64_MAX)});
   refused(image(), [](Request& r) { r.window = {INT64_MIN, 5}; }, {std::to_string(INT64_MIN)});
 }
 
@@ -322,25 +368,32 @@ TEST(RequestErrors, DontCareNeedsEqualLengths) {
 TEST(RequestErrors, VarlenOffsets) {
   refused(packed(), [](Request& r) { r.query_offsets[0] = 1; }, {"cumulative_seqlen_Q", "1", "start at 0"});
   refused(packed(), [](Request& r) { r.key_offsets[0] = -1; }, {"cumulative_seqlen_KV", "-1"});
-  refused(packed(), [](Request& r) { r.query_offsets[2] = 3; }, {"cumulative_seqlen_Q", "4", "3", "never decrease"});
+  refused(packed(), [](Request& r) { r.query_offsets[2] = 3; },
+          {"cumulative_seqlen_Q", "4", "3", "never decrease"});
   refused(packed(), [](Request& r) { r.key_offsets[1] = -5; }, {"cumulative_seqlen_KV", "-5"});
   refused(packed(), [](Request& r) { r.query_offsets[3] = 11; }, {"cumulative_seqlen_Q", "11", "10"});
   refused(packed(), [](Request& r) { r.key_offsets[3] = INT64_MAX; }, {"cumulative_seqlen_KV", "12"});
   refused(packed(), [](Request& r) { r.key_offsets.pop_back(); }, {"3", "2"});
   refused(packed(), [](Request& r) { r.query_offsets.clear(); }, {"cumulative_seqlen_Q"});
   refused(packed(), [](Request& r) { r.key_offsets.clear(); }, {"cumulative_seqlen_KV"});
-  refused(packed(), [](Request& r) { r.query.size[0] = r.key.size[0] = r.value.size[0] = 2; }, {"batch 2", "1"});
+  refused(packed(), [](Request& r) { r.query.size[0] = r.key.size[0] = r.value.size[0] = 2; },
+          {"batch 2", "1"});
 }
 
 TEST(RequestErrors, VarlenLayouts) {
-  refused(packed_images(), [](Request& r) { r.layouts[0].extent[0] = r.layouts[0].query_extent[0] = 5; }, {"31", "28"});
-  refused(packed_images(), [](Request& r) { r.layouts[1].window[1] = 3; }, {"3", "sequence 1", "axis 1", "largest legal kernel_size there is 2"});
+  refused(packed_images(), [](Request& r) { r.layouts[0].extent[0] = r.layouts[0].query_extent[0] = 5; },
+          {"31", "28"});
+  refused(packed_images(), [](Request& r) { r.layouts[1].window[1] = 3; },
+          {"3", "sequence 1", "axis 1", "largest legal kernel_size there is 2"});
   refused(packed_images(), [](Request& r) { r.layouts[1].stride[0] = 3; }, {"stride 3", "sequence 1"});
   refused(packed_images(), [](Request& r) { r.layouts[0].dilation[0] = 3; }, {"dilation 3", "sequence 0"});
-  refused(packed_images(), [](Request& r) { r.layouts[0].extent[1] = r.layouts[0].query_extent[1] = -5; }, {"-5"});
-  refused(packed_images(), [](Request& r) { r.layouts[0].extent[1] = r.layouts[0].query_extent[1] = INT64_MAX; }, {"extent"});
+  refused(packed_images(), [](Request& r) { r.layouts[0].extent[1] = r.layouts[0].query_extent[1] = -5; },
+          {"-5"});
+  refused(packed_images(),
+          [](Request& r) { r.layouts[0].extent[1] = r.layouts[0].query_extent[1] = INT64_MAX; }, {"extent"});
   refused(packed_images(), [](Request& r) { r.layouts[0].query_extent[0] = 3; }, {"3", "4"});
-  refused(packed_images(), [](Request& r) { r.query.size[0] = r.key.size[0] = r.value.size[0] = 2; }, {"batch 2"});
+  refused(packed_images(), [](Request& r) { r.query.size[0] = r.key.size[0] = r.value.size[0] = 2; },
+          {"batch 2"});
   refused(packed_images(), [](Request& r) { r.query.size.push_back(1); }, {"query", "rank 5", "rank 4"});
 }
 
@@ -373,25 +426,37 @@ TEST(RequestFuzz, OnlyInvalidArgumentIsThrown) {
     switch (rng.in(0, 3)) {
       case 0: v.clear(); break;
       case 1: v.push_back(odd()); break;
-      case 2: if (!v.empty()) v.pop_back(); break;
-      default: if (!v.empty()) v[static_cast<std::size_t>(rng.in(0, static_cast<Index>(v.size()) - 1))] = odd();
+      case 2:
+        if (!v.empty()) v.pop_back();
+        break;
+      default:
+        if (!v.empty()) v[static_cast<std::size_t>(rng.in(0, static_cast<Index>(v.size()) - 1))] = odd();
     }
   };
   int accepted = 0;
   for (int i = 0; i < 100000; ++i) {
-    Request r = rng.chance(40) ? image() : rng.chance(30) ? sequence() : rng.chance(50) ? packed() : packed_images();
+    Request r = rng.chance(40)   ? image()
+                : rng.chance(30) ? sequence()
+                : rng.chance(50) ? packed()
+                                 : packed_images();
     if (rng.chance(30)) r = backward_of(r);
-    if (rng.chance(20)) r.additional_key = tensor({r.query.size[0], 3, 2, 16}), r.additional_value = tensor({r.query.size[0], 3, 2, 24});
+    if (rng.chance(20))
+      r.additional_key = tensor({r.query.size[0], 3, 2, 16}),
+      r.additional_value = tensor({r.query.size[0], 3, 2, 24});
     if (rng.chance(20)) r.global_extent = {20, 9}, r.query_begin = r.key_begin = {1, 0};
     for (Index n = rng.in(0, 3); n > 0; --n) {
-      TensorInfo* const tensors[] = {&r.query, &r.key, &r.value, &r.additional_key, &r.additional_value, &r.out, &r.lse, &r.grad_out, &r.grad_lse};
+      TensorInfo* const tensors[] = {&r.query, &r.key, &r.value,    &r.additional_key, &r.additional_value,
+                                     &r.out,   &r.lse, &r.grad_out, &r.grad_lse};
       TensorInfo& t = *tensors[rng.in(0, 8)];
       Layout spare;
       Layout& layout = r.layouts.empty() ? spare : r.layouts.back();
       const auto axis = static_cast<std::size_t>(rng.in(0, 1));
       switch (rng.in(0, 18)) {
         case 0: mangle(t.size); break;
-        case 1: t.stride = t.size; mangle(t.stride); break;
+        case 1:
+          t.stride = t.size;
+          mangle(t.stride);
+          break;
         case 2: t.dtype = rng.pick({"float64", "int8", "", "bfloat16"}); break;
         case 3: t.present = !t.present; break;
         case 4: t.device = rng.pick({"cuda:0", "", "meta"}); break;

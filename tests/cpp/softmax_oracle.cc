@@ -29,7 +29,7 @@ bool is_backward(Role r) { return r >= Role::kGradOut; }
 
 // One sequence: its tokens present, and who sees whom.
 struct Tokens {
-  Index first_query = 0, first_key = 0;  // in the packed tensor
+  Index first_query = 0, first_key = 0;                    // in the packed tensor
   std::vector<std::array<Index, kMaxRank>> queries, keys;  // global coordinates
   std::vector<oracle::Axis> axes;
 
@@ -40,7 +40,8 @@ struct Tokens {
   }
 };
 
-std::vector<std::array<Index, kMaxRank>> tokens_of(const std::array<Index, kMaxRank>& extent, const std::optional<Box>& range, int rank) {
+std::vector<std::array<Index, kMaxRank>> tokens_of(const std::array<Index, kMaxRank>& extent,
+                                                   const std::optional<Box>& range, int rank) {
   std::vector<std::array<Index, kMaxRank>> all{{0, 0, 0}};
   for (int a = 0; a < rank; ++a) {
     std::vector<std::array<Index, kMaxRank>> longer;
@@ -67,8 +68,12 @@ std::vector<Tokens> sequences_of(const Problem& p) {
     first_query += static_cast<Index>(t.queries.size());
     first_key += static_cast<Index>(t.keys.size());
     for (std::size_t a = 0; a < static_cast<std::size_t>(p.rank); ++a) {
-      oracle::Axis axis{l.causal[a] ? oracle::Kind::kWindowCausal : oracle::Kind::kWindow, l.query_extent[a], l.extent[a],
-                        l.window[a], l.stride[a], l.dilation[a]};
+      oracle::Axis axis{l.causal[a] ? oracle::Kind::kWindowCausal : oracle::Kind::kWindow,
+                        l.query_extent[a],
+                        l.extent[a],
+                        l.window[a],
+                        l.stride[a],
+                        l.dilation[a]};
       if (p.operation == Operation::kAttention)
         axis.kind = p.causal_type == CausalType::kNone      ? oracle::Kind::kDense
                     : p.causal_type == CausalType::kTopLeft ? oracle::Kind::kTopLeft
@@ -113,13 +118,17 @@ class Solver {
     kv_heads_ = static_cast<std::size_t>(p.kv_heads);
     depth_ = static_cast<std::size_t>(p.head_dim);
     width_ = static_cast<std::size_t>(p.value_dim);
-    for (int r = 0; r < kRoles; ++r) sums_.emplace_back(backward || !is_backward(static_cast<Role>(r)) ? product(shape_for(p_, static_cast<Role>(r))) : 0);
+    for (int r = 0; r < kRoles; ++r)
+      sums_.emplace_back(
+          backward || !is_backward(static_cast<Role>(r)) ? product(shape_for(p_, static_cast<Role>(r))) : 0);
     queries_ = kept(Role::kLse) / std::max<std::size_t>(static_cast<std::size_t>(p.batch) * heads_, 1);
-    keys_ = product(shape_for(p_, Role::kKey)) / std::max<std::size_t>(static_cast<std::size_t>(p.batch) * kv_heads_ * depth_, 1);
+    keys_ = product(shape_for(p_, Role::kKey)) /
+            std::max<std::size_t>(static_cast<std::size_t>(p.batch) * kv_heads_ * depth_, 1);
   }
 
   Answer run() {
-    std::fill(of(Role::kLse).sum.begin(), of(Role::kLse).sum.end(), -std::numeric_limits<T>::infinity());  // also of tails
+    std::fill(of(Role::kLse).sum.begin(), of(Role::kLse).sum.end(),
+              -std::numeric_limits<T>::infinity());  // also of tails
     for (const Tokens& tokens : sequences_of(p_)) {
       std::vector<std::vector<std::size_t>> visible(tokens.queries.size());
       for (std::size_t q = 0; q < tokens.queries.size(); ++q)
@@ -127,7 +136,8 @@ class Solver {
           if (tokens.sees(q, k)) visible[q].push_back(static_cast<std::size_t>(tokens.first_key) + k);
       for (std::size_t b = 0; b < static_cast<std::size_t>(p_.batch); ++b)
         for (std::size_t q = 0; q < tokens.queries.size(); ++q)
-          for (std::size_t h = 0; h < heads_; ++h) one_query(b, static_cast<std::size_t>(tokens.first_query) + q, h, visible[q]);
+          for (std::size_t h = 0; h < heads_; ++h)
+            one_query(b, static_cast<std::size_t>(tokens.first_query) + q, h, visible[q]);
     }
     return answer();
   }
@@ -151,8 +161,8 @@ class Solver {
     }
     for (std::size_t j = 0; j < static_cast<std::size_t>(p_.additional); ++j) {
       const std::size_t at = (b * static_cast<std::size_t>(p_.additional) + j) * kv_heads_ + kv;
-      keys.push_back({Role::kAdditionalKey, Role::kAdditionalValue, Role::kGradAdditionalKey, Role::kGradAdditionalValue,
-                      at * depth_, at * width_});
+      keys.push_back({Role::kAdditionalKey, Role::kAdditionalValue, Role::kGradAdditionalKey,
+                      Role::kGradAdditionalValue, at * depth_, at * width_});
     }
     if (keys.empty()) return;  // out 0, lse -inf, zero gradients
 
@@ -163,7 +173,8 @@ class Solver {
     for (std::size_t j = 0; j < keys.size(); ++j) {
       T dot = 0, size = 0;
       for (std::size_t c = 0; c < depth_; ++c) {
-        const T x = static_cast<T>(in(Role::kQuery)[row * depth_ + c]) * static_cast<T>(in(keys[j].key)[keys[j].k + c]);
+        const T x = static_cast<T>(in(Role::kQuery)[row * depth_ + c]) *
+                    static_cast<T>(in(keys[j].key)[keys[j].k + c]);
         dot += x;
         size += std::abs(x);
       }
@@ -176,8 +187,8 @@ class Solver {
     const T lse = largest + std::log(total);
     of(Role::kLse).sum[row] = lse;
     // Rounding the terms of a score moves it by some eps of their sum, and P relatively by as much.
-    const double c = 4 + std::log2(static_cast<double>(keys.size())) + magnitude;
-    of(Role::kLse).terms[row] = magnitude;
+    const double more = std::log2(static_cast<double>(keys.size())) + 2 * magnitude, c = 4 + more;
+    of(Role::kLse).terms[row] = more;
 
     for (std::size_t j = 0; j < keys.size(); ++j)
       for (std::size_t i = 0; i < width_; ++i) {
@@ -187,7 +198,8 @@ class Solver {
     if (backward_) one_gradient(row, keys, weight, scale, c);
   }
 
-  void one_gradient(std::size_t row, const std::vector<Key>& keys, const std::vector<T>& weight, T scale, double c) {
+  void one_gradient(std::size_t row, const std::vector<Key>& keys, const std::vector<T>& weight, T scale,
+                    double c) {
     const double* grad_out = in(Role::kGradOut).data() + row * width_;
     T delta = 0;
     double delta_size = 0;  // |dO| |O|
@@ -212,8 +224,12 @@ class Solver {
       const auto factor = static_cast<double>(std::abs(scale) * weight[j]);
       for (std::size_t i = 0; i < depth_; ++i) {
         const double k = in(keys[j].key)[keys[j].k + i], q = in(Role::kQuery)[row * depth_ + i];
-        of(Role::kGradQuery).add(row * depth_ + i, score * static_cast<T>(k), factor * size * std::abs(k), c, factor * delta_size * std::abs(k));
-        of(keys[j].grad_key).add(keys[j].k + i, score * static_cast<T>(q), factor * size * std::abs(q), c, factor * delta_size * std::abs(q));
+        of(Role::kGradQuery)
+            .add(row * depth_ + i, score * static_cast<T>(k), factor * size * std::abs(k), c,
+                 factor * delta_size * std::abs(k));
+        of(keys[j].grad_key)
+            .add(keys[j].k + i, score * static_cast<T>(q), factor * size * std::abs(q), c,
+                 factor * delta_size * std::abs(q));
       }
     }
   }
@@ -229,8 +245,10 @@ class Solver {
       const bool over_queries = role > Role::kGradQuery;  // the others are sums over the keys, which c counts
       for (std::size_t i = 0; i < sums.sum.size(); ++i) {
         exact.push_back(static_cast<double>(sums.sum[i]));
-        bound.push_back(role == Role::kLse ? lse_tolerance(exact[i], p_.dtype) + eps_of_arithmetic(p_.dtype) * sums.terms[i]
-                                           : tolerance({exact[i], sums.weighted[i], sums.terms[i], sums.out_terms[i]}, over_queries ? sums.summands[i] : 0, p_.dtype));
+        bound.push_back(role == Role::kLse
+                            ? lse_tolerance(exact[i], p_.dtype) + eps_of_arithmetic(p_.dtype) * sums.terms[i]
+                            : tolerance({exact[i], sums.weighted[i], sums.terms[i], sums.out_terms[i]},
+                                        over_queries ? sums.summands[i] : 0, p_.dtype));
       }
     }
     return all;
@@ -246,7 +264,8 @@ class Solver {
 }  // namespace
 
 std::vector<Index> shape_for(const Problem& p, Role role) {
-  const bool of_keys = role == Role::kKey || role == Role::kValue || role == Role::kGradKey || role == Role::kGradValue;
+  const bool of_keys =
+      role == Role::kKey || role == Role::kValue || role == Role::kGradKey || role == Role::kGradValue;
   const bool additional = role == Role::kAdditionalKey || role == Role::kAdditionalValue ||
                           role == Role::kGradAdditionalKey || role == Role::kGradAdditionalValue;
   const bool values = role == Role::kValue || role == Role::kGradValue || role == Role::kAdditionalValue ||
@@ -263,7 +282,8 @@ std::vector<Index> shape_for(const Problem& p, Role role) {
     Index total = of_keys ? p.tail_key : p.tail_query;
     for (const Layout& l : p.layouts) {
       Index tokens = 1;
-      for (std::size_t a = 0; a < static_cast<std::size_t>(p.rank); ++a) tokens *= of_keys ? l.extent[a] : l.query_extent[a];
+      for (std::size_t a = 0; a < static_cast<std::size_t>(p.rank); ++a)
+        tokens *= of_keys ? l.extent[a] : l.query_extent[a];
       total += tokens;
     }
     shape.push_back(total);
@@ -271,7 +291,8 @@ std::vector<Index> shape_for(const Problem& p, Role role) {
     for (int a = 0; a < p.rank; ++a) {
       const std::optional<Box>& range = of_keys ? p.key_range : p.query_range;
       const Layout& l = p.layouts[0];
-      shape.push_back(range ? range->axis[a].size() : (of_keys ? l.extent : l.query_extent)[static_cast<std::size_t>(a)]);
+      shape.push_back(range ? range->axis[a].size()
+                            : (of_keys ? l.extent : l.query_extent)[static_cast<std::size_t>(a)]);
     }
   }
   shape.push_back(of_keys || additional ? p.kv_heads : p.heads);
@@ -287,7 +308,9 @@ double tolerance(const Bound& b, Index summands, DType dtype) {
          eps_of_arithmetic(dtype) * (b.weighted + additions * b.terms) + smallest;
 }
 
-double lse_tolerance(double lse, DType dtype) { return lse == -kInfinity ? 0.0 : eps_of_arithmetic(dtype) * (8 + std::abs(lse)); }
+double lse_tolerance(double lse, DType dtype) {
+  return lse == -kInfinity ? 0.0 : eps_of_arithmetic(dtype) * (8 + std::abs(lse));
+}
 
 Answer solve(const Problem& problem, const RoleValues& inputs, bool backward) {
   if (problem.dtype == DType::kFloat64) return Solver<long double>(problem, inputs, backward).run();

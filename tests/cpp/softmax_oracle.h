@@ -21,8 +21,8 @@ std::vector<Index> shape_for(const Problem& problem, Role role);
 // How far a computed number may be from the exact one (specification, section 3).
 //   exact       the number itself, rounded once to the dtype of the output
 //   terms       sum of the absolute values of the products it is the sum of ...
-//   weighted    ... and the same, each weighted by the c of its softmax: 4 + log2(keys), and the largest
-//               sum of the absolute terms of a score, which are rounded too
+//   weighted    ... and the same, each weighted by the c of its softmax: 4 + log2(keys), and twice the
+//               largest sum of the absolute terms of a score, which are rounded too
 //   out_terms   the part of a gradient that comes from the rounded output O
 struct Bound {
   double exact = 0, weighted = 0, terms = 0, out_terms = 0;

@@ -6,6 +6,7 @@ import pytest
 import torch
 from cases import dense, na
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import nearfield as nf
@@ -211,3 +212,41 @@ def test_bad_input_is_refused_on_meta_too():
     q = torch.randn(1, 5, 2, 4, device="meta")
     with pytest.raises(ValueError, match=r"\[na1d\] got .*6.*expected"):
         nf.na1d(q, q, q, 6)
+
+
+@pytest.mark.parametrize("kind", ["jvp", "dual", "grad", "vmap"])
+def test_transforms_inside_and_around_a_compiled_function(kind):
+    """Right, or refused: never a tangent of zero because a compiled operator does not know forward mode."""
+    q, k, v = na((6,), (3,)).inputs()
+
+    def f(x):
+        return nf.na1d(x, k, v, 3)
+
+    def g(x):
+        if kind == "jvp":
+            return torch.func.jvp(f, (x,), (torch.ones_like(x),))[1]
+        if kind == "grad":
+            return torch.func.grad(lambda y: f(y).sin().sum())(x)
+        return torch.vmap(f)(torch.stack([x, x]))
+
+    def dual(h):
+        with forward_ad.dual_level():
+            return forward_ad.unpack_dual(h(forward_ad.make_dual(q, torch.ones_like(q)))).tangent
+
+    expected = dual(f) if kind == "dual" else g(q)
+    try:
+        got = dual(torch.compile(f, backend="aot_eager")) if kind == "dual" else torch.compile(
+            g, backend="aot_eager")(q)  # fmt: skip
+    except (RuntimeError, NotImplementedError) as error:
+        assert kind == "grad", error
+        return
+    assert got is not None
+    torch.testing.assert_close(got, expected)
+
+
+def test_autocast_under_compile():
+    q, k, v = na((6,), (3,)).inputs()
+    compiled = torch.compile(lambda: nf.na1d(q, k, v, 3), fullgraph=True, backend="aot_eager")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert compiled().dtype == torch.bfloat16
+    assert compiled().dtype == torch.float32

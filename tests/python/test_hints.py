@@ -151,6 +151,27 @@ def test_attention_kwargs_may_not_contradict_the_direct_arguments():
     assert same.shape == q.shape
 
 
+def test_backend_kwargs_are_arguments_like_the_direct_ones():
+    """Checked for form, honoured or refused, and never against what was said directly."""
+    bad = [
+        {"q_tile_size": "8"},
+        {"kv_tile_size": 0},
+        {"run_persistent_kernel": 3},
+        {"backward_kv_splits": "x"},
+    ]
+    for kwargs in (*bad, {"kernel_schedule": 3}, {"torch_compile": 1}, {"backend": 3}):
+        error = (TypeError, ValueError)
+        refused(nf.attention, *qkv(6), backend_kwargs=kwargs, error=error, says=next(iter(kwargs)))
+    for kwargs, direct in (
+        ({"q_tile_size": 8}, {"q_tile_size": 16}),
+        ({"kernel_schedule": "a"}, {"kernel_schedule": "b"}),
+        ({"backward_kv_splits": 1}, {"backward_kv_splits": 2}),
+    ):
+        refused(nf.attention, *qkv(6), backend_kwargs=kwargs, **direct, says=next(iter(kwargs)))
+    with pytest.raises(ValueError, match="tile"):  # as q_tile_size=1000 itself is
+        nf.attention(*qkv(6), backend="cpu", backend_kwargs={"q_tile_size": 1000})
+
+
 def test_backend_of_attention_kwargs_stands_in_for_none():
     q, k, v = qkv(6, 6)
     refused(nf.na2d, q, k, v, 6, attention_kwargs={"backend": "nope"}, says="nope")
