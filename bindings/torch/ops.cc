@@ -41,7 +41,19 @@ std::string dtype_name(ScalarType t) {
     case ScalarType::Bool: return "bool";
     case ScalarType::ComplexFloat: return "complex64";
     case ScalarType::ComplexDouble: return "complex128";
-    default: return "a dtype that is not floating";
+    case ScalarType::ComplexHalf: return "complex32";
+    case ScalarType::Byte: return "uint8";
+    case ScalarType::Char: return "int8";
+    case ScalarType::Short: return "int16";
+    case ScalarType::UInt16: return "uint16";
+    case ScalarType::UInt32: return "uint32";
+    case ScalarType::UInt64: return "uint64";
+    case ScalarType::Float8_e5m2: return "float8_e5m2";
+    case ScalarType::Float8_e4m3fn: return "float8_e4m3fn";
+    case ScalarType::Float8_e5m2fnuz: return "float8_e5m2fnuz";
+    case ScalarType::Float8_e4m3fnuz: return "float8_e4m3fnuz";
+    case ScalarType::Float8_e8m0fnu: return "float8_e8m0fnu";
+    default: return "number " + std::to_string(static_cast<int>(t));
   }
 }
 
@@ -150,6 +162,13 @@ PlanOptions plan_options(const Arguments& a, const Request& r) {
   return options;
 }
 
+// Backward tiles are refused already by forward, where the caller named them.
+void check_backward_tiles(const Arguments& a, Request r, Problem p) {
+  if (a.tiles.size() != 12 || (a.tiles[6] == 0 && a.tiles[9] == 0)) return;
+  r.direction = p.direction = Direction::kBackward;
+  make_plan(p, plan_options(a, r));
+}
+
 // An output of the problem, uninitialised: run() writes every element.
 Tensor add_output(const Problem& p, Role role, const Tensor& like, Tensors& tensors) {
   const std::vector<Index> shape = shape_of(p, role);
@@ -204,6 +223,7 @@ std::tuple<Tensor, Tensor> forward(Tensor query, Tensor key, Tensor value,
   const Request r = request_of(a);
   const Problem p = make_problem(r);
   const Choice choice = make_plan(p, plan_options(a, r));
+  check_backward_tiles(a, r, p);
   Tensors tensors;
   add_inputs(p, a, tensors);
   Tensor out = add_output(p, Role::kOut, query, tensors);

@@ -52,8 +52,7 @@ struct Box {
            (axis[0].contains(o.axis[0]) && axis[1].contains(o.axis[1]) && axis[2].contains(o.axis[2]));
   }
   friend NF_HD constexpr bool operator==(const Box& a, const Box& b) {
-    return (a.empty() && b.empty()) ||
-           (a.axis[0] == b.axis[0] && a.axis[1] == b.axis[1] && a.axis[2] == b.axis[2]);
+    return a.axis[0] == b.axis[0] && a.axis[1] == b.axis[1] && a.axis[2] == b.axis[2];
   }
 };
 

@@ -95,7 +95,7 @@ struct Problem {
   // Strides in elements (batch, axes, heads, channel) of the tensors that are not dense; else empty.
   std::array<std::vector<Index>, kRoles> strides;
 
-  double effective_scale() const;
+  NF_API double effective_scale() const;
   friend bool operator==(const Problem&, const Problem&) = default;
 };
 

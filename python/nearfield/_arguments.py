@@ -26,7 +26,8 @@ def check_tensor(op: str, name: str, tensor, optional: bool = False) -> None:
 
 
 def is_int(x) -> bool:
-    return isinstance(x, (int, torch.SymInt)) and not isinstance(x, bool)
+    """Whole numbers of Python, NumPy or a traced graph; bool is none."""
+    return isinstance(x, (numbers.Integral, torch.SymInt)) and not isinstance(x, bool)
 
 
 def per_axis(op: str, name: str, value, rank: int, kind: type) -> tuple:
@@ -34,7 +35,7 @@ def per_axis(op: str, name: str, value, rank: int, kind: type) -> tuple:
     right = is_int if kind is int else lambda x: isinstance(x, bool)
     word = "int" if kind is int else "bool"
     if right(value):
-        return (value,) * rank
+        value = (value,) * rank
     if not isinstance(value, (tuple, list)):
         raise TypeError(
             f"[{op}] got {name} of type {type(value).__name__}, expected {word} or a tuple of {rank}"
@@ -46,6 +47,8 @@ def per_axis(op: str, name: str, value, rank: int, kind: type) -> tuple:
     for x in value:
         if not right(x):
             raise TypeError(f"[{op}] got {name} with an entry of type {type(x).__name__}, expected {word}")
+        if isinstance(x, numbers.Integral) and not -(2**63) <= x < 2**63:
+            raise ValueError(f"[{op}] got {name} {x}, expected a number of at most 64 bits")
     return tuple(value)
 
 
@@ -61,6 +64,43 @@ def number(op: str, name: str, value, optional: bool = False) -> float | None:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"[{op}] got {name} of type {type(value).__name__}, expected a number")
     return float(value)
+
+
+PERFORMANCE_DEFAULTS = {
+    "backend": None,
+    "q_tile_size": None,
+    "kv_tile_size": None,
+    "backward_q_tile_size": None,
+    "backward_kv_tile_size": None,
+    "backward_kv_splits": None,
+    "backward_use_pt_reduction": False,
+    "run_persistent_kernel": True,
+    "kernel_schedule": None,
+    "torch_compile": False,
+}
+
+
+def with_performance(op: str, name: str, kwargs, direct: dict) -> dict:
+    """attention's performance arguments: the direct ones, filled up from a dictionary that may not
+    contradict them and holds nothing else. The dictionary is left as it is."""
+    merged = {key: direct.get(key, default) for key, default in PERFORMANCE_DEFAULTS.items()}
+    if kwargs is None:
+        return merged
+    if not isinstance(kwargs, dict):
+        raise TypeError(f"[{op}] got {name} of type {type(kwargs).__name__}, expected a dict or None")
+    for key, value in kwargs.items():
+        if key not in PERFORMANCE_DEFAULTS:
+            raise ValueError(
+                f"[{op}] got {name} with {key!r}, expected performance arguments only: "
+                f"{', '.join(PERFORMANCE_DEFAULTS)}"
+            )
+        default = PERFORMANCE_DEFAULTS[key]
+        if merged[key] != default and value != default and merged[key] != value:
+            raise ValueError(
+                f"[{op}] got {key}={merged[key]!r} and {name}[{key!r}]={value!r}, expected them to agree"
+            )
+        merged[key] = merged[key] if value == default and type(value) is type(default) else value
+    return merged
 
 
 def backend_number(op: str, backend) -> int:
@@ -87,23 +127,26 @@ def tile(op: str, name: str, shape, rank: int) -> tuple[int, int, int]:
     return (1,) * (3 - rank) + tuple(shape)
 
 
-def check_hints(op: str, backward_kv_splits, run_persistent_kernel, kernel_schedule, **flags) -> None:
-    """Performance arguments that this machine's backends have no use for: checked for form only."""
-    if backward_kv_splits is not None:
-        splits = (
-            backward_kv_splits if isinstance(backward_kv_splits, (tuple, list)) else (backward_kv_splits,)
-        )
-        if not all(is_int(n) and n >= 1 for n in splits):
+def check_hints(op: str, rank: int, a: dict) -> None:
+    """Performance arguments that the backends so far have no use for: checked for form only."""
+    splits, schedule = a["backward_kv_splits"], a["kernel_schedule"]
+    if splits is not None:
+        entries = splits if isinstance(splits, (tuple, list)) else (splits,)
+        if len(entries) not in (1, rank) or not all(is_int(n) and n >= 1 for n in entries):
             raise ValueError(
-                f"[{op}] got backward_kv_splits {backward_kv_splits!r}, expected ints from 1 on or None"
+                f"[{op}] got backward_kv_splits {splits!r}, expected None, or ints from 1 on, "
+                "one or one per axis"
             )
-    if kernel_schedule is not None and not isinstance(kernel_schedule, str):
-        raise TypeError(
-            f"[{op}] got kernel_schedule of type {type(kernel_schedule).__name__}, expected str or None"
-        )
-    check_bool(op, "run_persistent_kernel", run_persistent_kernel)
-    for name, value in flags.items():
-        check_bool(op, name, value)
+    if schedule is not None and not isinstance(schedule, str):
+        raise TypeError(f"[{op}] got kernel_schedule of type {type(schedule).__name__}, expected str or None")
+    for name in (
+        "backward_use_pt_reduction",
+        "run_persistent_kernel",
+        "torch_compile",
+        "try_fuse_additional_kv",
+    ):
+        if name in a:
+            check_bool(op, name, a[name])
 
 
 def autocast(query, *tensors):

@@ -24,13 +24,23 @@ def attend(query, key, value, additional_keys, additional_values, config: _ops.C
     """(out, lse) of one call; every argument has been checked for its Python type."""
     tensors = (query, key, value, additional_keys, additional_values)
     if torch.compiler.is_compiling():
+        if forward_ad._current_level >= 0:  # the operator alone would give a zero tangent
+            return _outside_graph(tensors, config)
         return _ops.forward(*tensors, *config)
+    return _eager(tensors, config)
+
+
+def _eager(tensors, config: _ops.Config):
     if _transforms_active() or forward_ad._current_level >= 0:
         return _Full.apply(config, *tensors)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
         return _Fast.apply(config, *tensors)
     with _below_autograd():
         return _ops.forward(*tensors, *config)
+
+
+# Forward mode inside a compiled function breaks the graph (and is refused by fullgraph=True).
+_outside_graph = torch._dynamo.disable(_eager)
 
 
 class _Fast(Function):

@@ -76,6 +76,6 @@ def _check(outputs, lse_tensors) -> None:
         ):
             raise ValueError(
                 f"[{_OP}] got an lse of shape {tuple(tensor.shape)}, {tensor.dtype} on {tensor.device}, "
-                f"expected {tuple(first.shape[:-1])}, floating, on {first.device}; an lse has the shape of its "
-                "output without the last axis"
+                f"expected {tuple(first.shape[:-1])}, floating, on {first.device}; an lse has the shape of "
+                "its output without the last axis"
             )

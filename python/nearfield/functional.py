@@ -21,19 +21,6 @@ from ._merge import merge_attentions
 
 __all__ = ["CausalType", "attention", "merge_attentions", "na1d", "na2d", "na3d"]
 
-_PERFORMANCE_KEYS = {
-    "backend",
-    "q_tile_size",
-    "kv_tile_size",
-    "backward_q_tile_size",
-    "backward_kv_tile_size",
-    "backward_kv_splits",
-    "backward_use_pt_reduction",
-    "run_persistent_kernel",
-    "kernel_schedule",
-    "torch_compile",
-}
-
 
 class CausalType(IntEnum):
     """Which queries the causal mask lets see which keys where their numbers differ.
@@ -185,15 +172,7 @@ def _neighborhood(function: int, rank: int, a: dict):
     axes = tuple(int(n) for axis in axes for n in axis)
     if a["bias"] is not None:
         arguments.check_tensor(op, "bias", a["bias"])
-    arguments.check_hints(
-        op,
-        a["backward_kv_splits"],
-        a["run_persistent_kernel"],
-        a["kernel_schedule"],
-        backward_use_pt_reduction=a["backward_use_pt_reduction"],
-        torch_compile=a["torch_compile"],
-        try_fuse_additional_kv=a["try_fuse_additional_kv"],
-    )
+    arguments.check_hints(op, rank, a)
     backend = _backend_of(op, a, tensors, axes)
     config = _ops.Config(
         bias=a["bias"],
@@ -268,21 +247,15 @@ def attention(
             raise NotImplementedError(
                 f"[{op}] got {name}, expected None; packed sequences are not implemented yet"
             )
-    arguments.check_hints(
-        op,
-        backward_kv_splits,
-        run_persistent_kernel,
-        kernel_schedule,
-        backward_use_pt_reduction=backward_use_pt_reduction,
-        torch_compile=torch_compile,
-    )
+    a.update(arguments.with_performance(op, "backend_kwargs", backend_kwargs, a))
+    arguments.check_hints(op, 1, a)
     config = _ops.Config(
         tiles=_tiles(op, a, 1, "size"),
         scale=arguments.number(op, "scale", scale, optional=True),
         dropout_p=arguments.number(op, "dropout_p", dropout_p),
         function=_core.FUNCTIONS.index(op),
         causal_type=int(causal_type) if is_causal else 0,
-        backend=arguments.backend_number(op, _merged_backend(op, backend, "backend_kwargs", backend_kwargs)),
+        backend=arguments.backend_number(op, a["backend"]),
     )
     return _result(op, return_lse, attend(*arguments.autocast(*tensors), config))
 
@@ -311,30 +284,15 @@ def _tiles(op: str, a: dict, rank: int, word: str) -> tuple[int, ...]:
     return tiles if any(tiles) else ()
 
 
-def _merged_backend(op: str, backend, name: str, kwargs):
-    """The backend of a dictionary of performance arguments, which may not contradict the direct one."""
-    if kwargs is None:
-        return backend
-    if not isinstance(kwargs, dict):
-        raise TypeError(f"[{op}] got {name} of type {type(kwargs).__name__}, expected a dict or None")
-    unknown = sorted(str(k) for k in kwargs if k not in _PERFORMANCE_KEYS)
-    if unknown:
-        raise ValueError(
-            f"[{op}] got {name} with {', '.join(unknown)}, expected performance arguments only: "
-            f"{', '.join(sorted(_PERFORMANCE_KEYS))}"
-        )
-    inner = kwargs.get("backend")
-    if inner is not None and backend is not None and inner != backend:
-        raise ValueError(
-            f"[{op}] got backend {backend!r} and {name}['backend'] {inner!r}, expected them to agree"
-        )
-    return backend if inner is None else inner
-
-
 def _backend_of(op: str, a: dict, tensors, axes):
-    """attention_kwargs counts only where the window is the whole layout or additional keys are given."""
-    merged = _merged_backend(op, a["backend"], "attention_kwargs", a["attention_kwargs"])
+    """The backend of the whole call. attention_kwargs counts only where the window is the whole layout or
+    additional keys are given; it is checked always."""
+    merged = arguments.with_performance(op, "attention_kwargs", a["attention_kwargs"], a)
+    if a["attention_kwargs"]:
+        arguments.check_hints(op, len(axes) // 4, merged)
+        _tiles(op, merged, 1, "size")
+        arguments.backend_number(op, merged["backend"])
     whole = tensors[0].dim() == len(axes) // 4 + 3 and all(
         axes[4 * i] == n for i, n in enumerate(tensors[0].shape[1:-2])
     )
-    return merged if whole or tensors[3] is not None else a["backend"]
+    return merged["backend"] if whole or tensors[3] is not None else a["backend"]

@@ -11,6 +11,7 @@
 
 #include "cpu/kernel.h"
 #include "cpu/micro-inl.h"
+#include "cpu/scratch.h"
 #include "runtime/convert.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -22,7 +23,7 @@ inline void token_at(const Index* coord, const Index* dilation, const Index* res
   for (int a = 0; a < kMaxRank; ++a) token[a] = residue[a] + coord[a] * dilation[a];
 }
 
-// n channels from element `at` on, zeros up to the next full vector. Returns x * 0 summed over the row:
+// n channels from element `at` on, zeros up to pitch_of(n). Returns x * 0 summed over the row:
 // 0 if every channel is finite, else NaN.
 template <class T>
 HWY_INLINE Vector<T> load_row(const GridView& v, Index at, Index n, T* HWY_RESTRICT row) {
@@ -38,11 +39,10 @@ HWY_INLINE Vector<T> load_row(const GridView& v, Index at, Index n, T* HWY_RESTR
       check = hn::MulAdd(x, zero, check);
       hn::Store(x, d, row + c);
     }
-    if (c == n) return check;
   }
-  const Index tail = c;
-  for (Index i = c; i < (n + kWidth<T> - 1) / kWidth<T> * kWidth<T>; i += kWidth<T>)
-    hn::Store(zero, d, row + i);
+  const Index tail = c, pitch = static_cast<Index>(pitch_of<T>(n));
+  for (Index i = c; i < pitch; i += kWidth<T>) hn::Store(zero, d, row + i);
+  if (c == n) return check;
   if (v.dtype == DType::kBFloat16 && v.channel == 1) {
     const auto* from = static_cast<const std::uint16_t*>(v.data) + at;
     for (; c < n; ++c) row[c] = static_cast<T>(bfloat16_to_float(from[c]));

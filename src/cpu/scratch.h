@@ -20,9 +20,14 @@ inline int strip_tiles(const Box& lanes, const TileShape& tile) {
   return static_cast<int>(TileGrid{lanes, tile}.count());
 }
 
+// Channels of a packed row: rounded up to a full vector of the widest target, the rest zeros.
+template <class T>
+std::size_t pitch_of(Index channels) {
+  return rounded(static_cast<std::size_t>(channels), kAlignment / sizeof(T));
+}
+
 template <class T>
 struct Scratch {
-  // Channels of a row, rounded up to a full vector of the widest target.
   std::size_t pitch_a, pitch_b, lane_size_a, lane_size_b;
   T *rows_a, *rows_b;      // [N][pitch]: K and V, or Q and dO
   T *scores, *grads;       // [N][M]
@@ -45,8 +50,8 @@ struct Scratch {
           memory ? reinterpret_cast<std::remove_reference_t<decltype(pointer)>>(memory + used) : nullptr;
       used += rounded(items * sizeof(*pointer), kAlignment);
     };
-    pitch_a = rounded(a, kAlignment / sizeof(T));
-    pitch_b = rounded(b, kAlignment / sizeof(T));
+    pitch_a = pitch_of<T>(head_dim);
+    pitch_b = pitch_of<T>(value_dim);
     lane_size_a = a * kLanes;
     lane_size_b = b * kLanes;
     take(rows_a, n * pitch_a);

@@ -33,6 +33,14 @@ void check_merge(std::span<const TensorView> outs, std::span<const TensorView> l
     if (shape(t) != without_channels || t.dtype != lse_dtype(out.dtype))
       refuse(kOp, "an lse of shape " + shape_text(shape(t)) + ", " + std::string(name_of(t.dtype)),
              shape_text(without_channels) + ", " + std::string(name_of(lse_dtype(out.dtype))));
+  for (const TensorView* t : {&out, &lse})
+    for (int i = 0; i < t->rank && t->elements() > 0; ++i)
+      if (t->size[static_cast<std::size_t>(i)] > 1 && t->stride[static_cast<std::size_t>(i)] == 0)
+        refuse(kOp, "a merged tensor with stride 0", "outputs whose elements have memory of their own");
+  for (const std::span<const TensorView>& list : {outs, lses, std::span(&out, 1), std::span(&lse, 1)})
+    for (const TensorView& t : list)
+      if (t.present() && t.elements() > 0 && t.data == nullptr)
+        refuse(kOp, "a tensor without memory", "a pointer to its first element");
   if (shape(lse) != without_channels || lse.dtype != lse_dtype(out.dtype))
     refuse(kOp, "a merged lse of shape " + shape_text(shape(lse)), shape_text(without_channels));
 }

@@ -32,7 +32,7 @@ void check_view(const Problem& p, Role role, const TensorView& t) {
            std::string(name_of(dtype_of(p, role))));
   if (t.elements() > 0 && t.data == nullptr)
     refuse("run", name + " without memory", "a pointer to its first element");
-  if (!is_output(role, p.direction)) return;
+  if (!is_output(role, p.direction) || t.elements() == 0) return;
   for (int i = 0; i < t.rank; ++i)
     if (t.size[static_cast<std::size_t>(i)] > 1 && t.stride[static_cast<std::size_t>(i)] == 0)
       refuse("run", name + " with stride 0", "outputs whose elements have memory of their own");
@@ -55,14 +55,19 @@ std::string explain(std::string_view text, Device device) {
 void run(const Problem& problem, const Choice& choice, const Tensors& tensors, Executor& executor,
          std::byte* workspace) {
   if (!choice.backend || !choice.plan) refuse("run", "an empty plan", "one from make_plan()");
-  for (int r = 0; r < kRoles; ++r) check_view(problem, static_cast<Role>(r), tensors[static_cast<Role>(r)]);
+  Tensors used = tensors;
+  for (int r = 0; r < kRoles; ++r) {
+    const Role role = static_cast<Role>(r);
+    check_view(problem, role, used[role]);
+    if (shape_of(problem, role).empty()) used[role] = TensorView();  // not a tensor of this problem
+  }
   std::unique_ptr<std::byte[]> own;
   const std::size_t bytes = choice.plan->workspace_bytes(executor.workers());
   if (!workspace && bytes > 0) {
     own.reset(new std::byte[bytes]);
     workspace = own.get();
   }
-  choice.backend->run(problem, *choice.plan, tensors, executor, workspace);
+  choice.backend->run(problem, *choice.plan, used, executor, workspace);
 }
 
 }  // namespace nearfield

@@ -38,8 +38,17 @@ std::string options_text(const PlanOptions& options) {
   return text;
 }
 
+void check_backend_name(std::span<const Backend* const> table, const PlanOptions& options) {
+  if (options.backend.empty()) return;
+  for (const Backend* b : table)
+    if (b->name() == options.backend) return;
+  refuse(options.op, "backend `" + options.backend + "`", "one of " + backend_names(table),
+         "leave it out for the best one");
+}
+
 Choice choose_uncached(std::span<const Backend* const> table, const Problem& p, const PlanOptions& options,
                        Device device) {
+  check_backend_name(table, options);
   if (!options.backend.empty()) {
     for (const Backend* b : table) {
       if (b->name() != options.backend) continue;
@@ -49,8 +58,6 @@ Choice choose_uncached(std::span<const Backend* const> table, const Problem& p, 
                           *reason);
       return {b, std::make_shared<const Plan>(b->plan(p, options))};
     }
-    refuse(options.op, "backend `" + options.backend + "`", "one of " + backend_names(table),
-           "leave it out for the best one");
   }
   std::string reasons;
   for (const Backend* b : table) {
@@ -108,6 +115,7 @@ Choice choose(std::span<const Backend* const> table, const Problem& p, const Pla
 
 std::string explain(std::span<const Backend* const> table, const Problem& p, const PlanOptions& options,
                     Device device) {
+  check_backend_name(table, options);
   char text[160];
   std::snprintf(text, sizeof text, "\n  %.4g visible pairs per head, %.4g useful FLOPs, 1 / %.4g of dense\n",
                 visible_pairs(p), useful_flops(p), sparsity(p));

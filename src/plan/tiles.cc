@@ -2,8 +2,36 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "plan/tiles.h"
 
+#include <map>
+#include <numeric>
+
 namespace nearfield {
 namespace {
+
+// Sum over the tiles of one undilated axis of the length of their span on the other side. Away from the
+// borders of a whole axis the spans repeat with the stride: one period stands for all.
+double group_spans(const Axis& own, TileSide side, Index length) {
+  const Interval range = side == TileSide::kQueries ? own.queries : own.keys;
+  const Index tiles = ceil_div(range.size(), length);
+  const auto of_tiles = [&](Index first, Index last) {
+    double sum = 0;
+    for (Index i = first; i < last; ++i) {
+      const Interval run{range.begin + i * length, min_of(range.begin + (i + 1) * length, range.end)};
+      sum +=
+          static_cast<double>((side == TileSide::kQueries ? hull(own, run) : inverse_hull(own, run)).size());
+    }
+    return sum;
+  };
+  const bool whole = own.queries == Interval{0, own.query_extent} && own.keys == Interval{0, own.key_extent};
+  const bool windowed = own.rule == Rule::kWindow || own.rule == Rule::kWindowCausal;
+  const bool repeats = own.rule == Rule::kDense || (windowed && own.query_extent == own.key_extent);
+  const Index edge = (own.window + own.stride) / length + 2,
+              period = own.stride / std::gcd(own.stride, length);
+  if (!whole || !repeats || tiles <= 2 * (edge + period)) return of_tiles(0, tiles);
+  const Index inner = tiles - 2 * edge, periods = inner / period;
+  return of_tiles(0, edge) + static_cast<double>(periods) * of_tiles(edge, edge + period) +
+         of_tiles(edge + periods * period, tiles);
+}
 
 // Sum over the tiles of one axis, all dilation groups, of the length of their span on the other side.
 double spans(const Axis& axis, TileSide side, Index length) {
@@ -15,13 +43,7 @@ double spans(const Axis& axis, TileSide side, Index length) {
     const bool same = g > 0 && own.queries == previous.queries && own.keys == previous.keys &&
                       own.query_extent == previous.query_extent && own.key_extent == previous.key_extent;
     if (!same) {
-      of_previous = 0;
-      const Interval range = side == TileSide::kQueries ? own.queries : own.keys;
-      for (Index at = range.begin; at < range.end; at += length) {
-        const Interval run{at, min_of(at + length, range.end)};
-        of_previous += static_cast<double>(
-            (side == TileSide::kQueries ? hull(own, run) : inverse_hull(own, run)).size());
-      }
+      of_previous = group_spans(own, side, length);
       previous = own;
     }
     sum += of_previous;
@@ -38,34 +60,29 @@ double computed_pairs(const Grid& grid, TileSide side, const TileShape& shape, I
 }
 
 TileShape best_tile(const Grid& grid, TileSide side, Index lanes) {
+  Index longest[kMaxRank];  // no use in tiles longer than the axis of a group, rounded up to a power of two
+  std::map<Index, double> known[kMaxRank];
+  for (int a = 0; a < kMaxRank; ++a) {
+    const Axis own = group(grid.axis[a], 0);
+    longest[a] = max_of(2 * (side == TileSide::kQueries ? own.queries : own.keys).size() - 1, 1);
+  }
+  const auto spans_of = [&](int a, Index length) {
+    const auto [at, fresh] = known[a].try_emplace(length, 0.0);
+    if (fresh) at->second = spans(grid.axis[a], side, length);
+    return at->second;
+  };
   TileShape best{1, 1, lanes};
   double fewest = -1;
-  const auto longest =
-      [&](int a) {  // no use in tiles longer than the axis of a group, rounded up to a power of two
-        const Axis own = group(grid.axis[a], 0);
-        return 2 * (side == TileSide::kQueries ? own.queries : own.keys).size() - 1;
-      };
-  // The span of a length is needed for many shapes: take it once.
-  double of_axis[kMaxRank][8];
-  for (int a = 0; a < kMaxRank; ++a) {
-    int i = 0;
-    for (Index n = 1; n <= lanes && i < 8; n *= 2, ++i)
-      of_axis[a][i] = n <= max_of(longest(a), 1) ? spans(grid.axis[a], side, n) : -1;
-  }
-  int it = 0;
-  for (Index t = 1; t <= lanes; t *= 2, ++it) {
-    int iy = 0;
-    for (Index y = 1; t * y <= lanes; y *= 2, ++iy) {
-      int ix = 0;
-      for (Index x = 1; t * y * x <= lanes; x *= 2, ++ix) {
-        if (of_axis[0][it] < 0 || of_axis[1][iy] < 0 || of_axis[2][ix] < 0) continue;
-        const double pairs = of_axis[0][it] * of_axis[1][iy] * of_axis[2][ix];
+  for (Index t = 1; t <= min_of(lanes, longest[0]); t *= 2)
+    for (Index y = 1; t * y <= lanes && y <= longest[1]; y *= 2)
+      for (Index x = 1; t * y * x <= lanes && x <= longest[2]; x *= 2) {
+        const bool room = 2 * t * y * x <= lanes;  // a larger tile never computes more
+        if (room && (2 * t <= longest[0] || 2 * y <= longest[1] || 2 * x <= longest[2])) continue;
+        const double pairs = spans_of(0, t) * spans_of(1, y) * spans_of(2, x);
         if (fewest >= 0 && (pairs > fewest || (pairs == fewest && x < best[2]))) continue;
         fewest = pairs;
         best = {t, y, x};
       }
-    }
-  }
   return best;
 }
 

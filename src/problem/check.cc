@@ -51,7 +51,8 @@ void check_window(const Problem& p, std::string_view op, const Layout& layout, i
            "the largest legal stride there is " + to_string(window));
 }
 
-void check_layout(const Problem& p, std::string_view op, Index i) {
+// Adds the tokens of layout i to `total`.
+void check_layout(const Problem& p, std::string_view op, Index i, double& total) {
   const Layout& layout = p.layouts[static_cast<std::size_t>(i)];
   const bool attention = p.operation == Operation::kAttention;
   bool no_tokens = false;
@@ -64,7 +65,8 @@ void check_layout(const Problem& p, std::string_view op, Index i) {
                "extents from 0 to " + to_string(kMaxExtent));
     no_tokens = no_tokens || layout.extent[a] == 0;
   }
-  if (tokens > 0x1p48) refuse(op, "a layout of " + number(tokens) + " tokens", "at most 2**48");
+  total += tokens;
+  if (total > 0x1p48) refuse(op, "layouts of " + number(total) + " tokens", "at most 2**48");
   if (attention) return;
   for (int a = 0; a < p.rank; ++a) {
     if (!p.query_layout && layout.query_extent[a] != layout.extent[a])
@@ -167,12 +169,15 @@ void check(const Problem& p, std::string_view op) {
     refuse(op, "a tail without varlen", "tails in varlen only");
   check_count(op, "tail", p.tail_query, 0);
   check_count(op, "tail", p.tail_key, 0);
-  for (Index i = 0; i < sequences(p); ++i) check_layout(p, op, i);
+  double tokens = 0;
+  for (Index i = 0; i < sequences(p); ++i) check_layout(p, op, i, tokens);
   check_range(p, op, "query", p.query_range, false);
   check_range(p, op, "key", p.key_range, true);
   if (!(p.dropout >= 0.0 && p.dropout < 1.0))
     refuse(op, "dropout_p " + number(p.dropout), "0 <= dropout_p < 1");
   if (p.scale && !std::isfinite(*p.scale)) refuse(op, "scale " + number(*p.scale), "a finite number");
+  if (p.bias && p.operation == Operation::kAttention)
+    refuse(op, "bias in attention", "bias in neighborhood attention only");
   if (p.bias && p.query_layout) refuse(op, "bias together with a separate query layout", "one or the other");
   check_sizes(p, op);
 }

@@ -161,7 +161,18 @@ void add_varlen_attention(const Request& r, Problem& p) {
 
 void add_varlen_layouts(const Request& r, Problem& p) {
   Index total = 0;
-  p.layouts = r.layouts;
+  for (const Layout& given : r.layouts) {
+    Layout layout;  // entries past the rank keep their defaults
+    for (std::size_t a = 0; a < static_cast<std::size_t>(p.rank); ++a) {
+      layout.extent[a] = given.extent[a];
+      layout.query_extent[a] = given.query_extent[a];
+      layout.window[a] = given.window[a];
+      layout.stride[a] = given.stride[a];
+      layout.dilation[a] = given.dilation[a];
+      layout.causal[a] = given.causal[a];
+    }
+    p.layouts.push_back(layout);
+  }
   for (const Layout& layout : r.layouts) {
     Index tokens = 1;
     for (int a = 0; a < p.rank; ++a)
@@ -186,6 +197,8 @@ void add_layout(const Request& r, Problem& p) {
     layout.query_extent[a] = r.query.size[static_cast<std::size_t>(a) + 1];
     layout.extent[a] = r.key.size[static_cast<std::size_t>(a) + 1];
   }
+  if (r.global_extent.empty() && (!r.query_begin.empty() || !r.key_begin.empty()))
+    refuse(r.op, "the begin of a range without the global layout", "both or neither");
   if (!r.global_extent.empty()) {
     const auto extent = per_axis(r, r.global_extent, "the global layout"),
                q = per_axis(r, r.query_begin, "the query range"),
