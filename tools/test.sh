@@ -51,6 +51,13 @@ compile_neon() {
 }
 have ccache && ccache=ccache
 
+# A bounded run of the fuzzer; the target alone is built, with clang.
+fuzz() {
+  cmake -S . -B build/fuzz -G Ninja -DCMAKE_CXX_COMPILER="$clang" -DNEARFIELD_TESTS=ON -DNEARFIELD_FUZZ=ON &&
+    cmake --build build/fuzz --target fuzz_problem -j "$jobs" && (cd build/fuzz && ctest -L fuzz)
+}
+clang=$(command -v clang++ || command -v clang++-14 || true)
+
 step "setup: system packages" tools/setup.sh system || exit 1
 step "setup: $venv" tools/setup.sh venv || exit 1
 step "layers" python3 tools/check_layers.py
@@ -79,6 +86,11 @@ if [ -n "$full" ]; then
     step "tests on $target" on_target "$target"
   done
   step "wheel into an empty environment" tests/install/wheel.sh
+  if [ -n "$clang" ]; then
+    step "fuzzing the problem string" fuzz
+  else
+    skip "fuzzing the problem string" "no clang++"
+  fi
   if have aarch64-linux-gnu-g++; then
     step "CPU kernels for NEON" compile_neon
   else

@@ -25,6 +25,12 @@ def check_tensor(op: str, name: str, tensor, optional: bool = False) -> None:
         )
 
 
+def type_name(x) -> str:
+    """`int`, `numpy.bool`, ...: with the module where that is not Python's own."""
+    kind = type(x)
+    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
 def is_int(x) -> bool:
     """Whole numbers of Python, NumPy or a traced graph; bool is none."""
     return isinstance(x, (numbers.Integral, torch.SymInt)) and not isinstance(x, bool)
@@ -38,7 +44,7 @@ def per_axis(op: str, name: str, value, rank: int, kind: type) -> tuple:
         value = (value,) * rank
     if not isinstance(value, (tuple, list)):
         raise TypeError(
-            f"[{op}] got {name} of type {type(value).__name__}, expected {word} or a tuple of {rank}"
+            f"[{op}] got {name} of type {type_name(value)}, expected {word} or a tuple of {rank} {word}s"
         )
     if len(value) != rank:
         raise ValueError(
@@ -46,7 +52,7 @@ def per_axis(op: str, name: str, value, rank: int, kind: type) -> tuple:
         )
     for x in value:
         if not right(x):
-            raise TypeError(f"[{op}] got {name} with an entry of type {type(x).__name__}, expected {word}")
+            raise TypeError(f"[{op}] got {name} with an entry of type {type_name(x)}, expected {word}")
         if isinstance(x, numbers.Integral) and not -(2**63) <= x < 2**63:
             raise ValueError(f"[{op}] got {name} {x}, expected a number of at most 64 bits")
     return tuple(value)
@@ -62,8 +68,11 @@ def number(op: str, name: str, value, optional: bool = False) -> float | None:
     if value is None and optional:
         return None
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"[{op}] got {name} of type {type(value).__name__}, expected a number")
-    return float(value)
+        raise TypeError(f"[{op}] got {name} of type {type_name(value)}, expected a number")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"[{op}] got a {name} beyond float64, expected a finite number") from None
 
 
 PERFORMANCE_DEFAULTS = {

@@ -287,11 +287,12 @@ def _tiles(op: str, a: dict, rank: int, word: str) -> tuple[int, ...]:
 def _backend_of(op: str, a: dict, tensors, axes):
     """The backend of the whole call. attention_kwargs counts only where the window is the whole layout or
     additional keys are given; it is checked always."""
+    if a["attention_kwargs"] is None:  # the common case compares no sizes: they may be symbolic
+        return a["backend"]
     merged = arguments.with_performance(op, "attention_kwargs", a["attention_kwargs"], a)
-    if a["attention_kwargs"]:
-        arguments.check_hints(op, len(axes) // 4, merged)
-        _tiles(op, merged, 1, "size")
-        arguments.backend_number(op, merged["backend"])
+    arguments.check_hints(op, len(axes) // 4, merged)
+    _tiles(op, merged, 1, "size")
+    arguments.backend_number(op, merged["backend"])
     whole = tensors[0].dim() == len(axes) // 4 + 3 and all(
         axes[4 * i] == n for i, n in enumerate(tensors[0].shape[1:-2])
     )

@@ -25,10 +25,10 @@ const char* device_name(Device d) { return d == Device::kCpu ? "CPU" : "CUDA"; }
 
 std::optional<std::string> refusal_of(const Backend& b, const Problem& p, const PlanOptions& options,
                                       Device device) {
-  if (b.device() != device)
-    return std::string("it runs on ") + device_name(b.device()) + " tensors, these are on " +
-           device_name(device);
-  return b.refusal(p, options);
+  const std::optional<std::string> reason = b.refusal(p, options);
+  if (b.device() == device) return reason;
+  return std::string("it runs on ") + device_name(b.device()) + " tensors, these are on " +
+         device_name(device) + (reason ? "; " + *reason : "");
 }
 
 std::string options_text(const PlanOptions& options) {

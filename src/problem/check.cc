@@ -43,8 +43,9 @@ void check_window(const Problem& p, std::string_view op, const Layout& layout, i
     const Index largest = extent / dilation;
     refuse(op, "kernel_size " + to_string(window) + " with dilation " + to_string(dilation) + on,
            "kernel_size * dilation <= " + to_string(extent) + ", the extent of that axis",
-           largest >= 1 ? "the largest legal kernel_size there is " + to_string(largest)
-                        : "the largest legal dilation there is " + to_string(extent));
+           largest >= 1  ? "the largest legal kernel_size there is " + to_string(largest)
+           : extent >= 1 ? "the largest legal dilation there is " + to_string(extent)
+                         : "there are no tokens on that axis");
   }
   if (stride < 1 || stride > window)
     refuse(op, "stride " + to_string(stride) + on, "1 <= stride <= kernel_size = " + to_string(window),
@@ -175,7 +176,9 @@ void check(const Problem& p, std::string_view op) {
   check_range(p, op, "key", p.key_range, true);
   if (!(p.dropout >= 0.0 && p.dropout < 1.0))
     refuse(op, "dropout_p " + number(p.dropout), "0 <= dropout_p < 1");
-  if (p.scale && !std::isfinite(*p.scale)) refuse(op, "scale " + number(*p.scale), "a finite number");
+  if (p.scale && !std::isfinite(p.dtype == DType::kFloat64 ? *p.scale : static_cast<float>(*p.scale)))
+    refuse(op, "scale " + number(*p.scale),
+           "a number that is finite in " + std::string(name_of(lse_dtype(p.dtype))));
   if (p.bias && p.operation == Operation::kAttention)
     refuse(op, "bias in attention", "bias in neighborhood attention only");
   if (p.bias && p.query_layout) refuse(op, "bias together with a separate query layout", "one or the other");

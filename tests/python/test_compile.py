@@ -178,6 +178,19 @@ def test_export_with_dynamic_lengths(kind):
             torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize("bounds", [{"min": 3}, {"min": 3, "max": 64}], ids=str)
+def test_export_allows_a_layout_as_small_as_the_window(bounds):
+    """No size is compared with the window in Python: that would bar the equal case."""
+    inputs = [torch.randn(2, 8, 8, 4, 8) for _ in range(3)]
+    shapes = ({1: torch.export.Dim("n", **bounds)},) * 3
+    program = torch.export.export(
+        _Model(lambda q, k, v: nf.na2d(q, k, v, 3)), tuple(inputs), dynamic_shapes=shapes
+    )
+    for n in (3, 4, 20):
+        args = [torch.randn(2, n, 8, 4, 8) for _ in range(3)]
+        torch.testing.assert_close(program.module()(*args), nf.na2d(*args, 3))
+
+
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_meta_tensors_have_shapes_and_dtypes(case):
     for dtype in (torch.float32, torch.float64, torch.bfloat16):

@@ -136,7 +136,7 @@ def test_without_the_packages_of_the_demo(monkeypatch, capsys):
     monkeypatch.delattr(nearfield.tools, "demo", raising=False)
     monkeypatch.setitem(sys.modules, "nibabel", None)
     status, _, err = run_demo(capsys)
-    assert status == 1 and "nibabel" in err and "pip install 'nearfield[demo]'" in err
+    assert status == 1 and "nibabel" in err and "pip install '.[demo]'" in err
 
 
 def test_module_is_the_command():

@@ -85,7 +85,9 @@ def _demo(args):
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in kDemoPackages:
             raise
-        raise CommandError(f"needs the package {error.name}; try: pip install 'nearfield[demo]'") from error
+        raise CommandError(
+            f"needs the package {error.name}; in the source folder: pip install '.[demo]'"
+        ) from error
     demo.main(args)
 
 
