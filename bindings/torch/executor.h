@@ -11,8 +11,12 @@ namespace nearfield::torch_ops {
 
 class TorchExecutor final : public Executor {
  public:
-  int workers() const override;
+  TorchExecutor();
+  int workers() const override { return workers_; }
   void run(Index tasks, const std::function<void(Index, int)>& fn) override;
+
+ private:
+  int workers_;  // read once: the workspace is allotted by it
 };
 
 }  // namespace nearfield::torch_ops

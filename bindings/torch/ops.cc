@@ -136,6 +136,8 @@ Request request_of(const Arguments& a) {
   if (a.offsets_query.has_value() != a.offsets_key.has_value())
     throw std::invalid_argument("[" + r.op +
                                 "] got cumulative lengths of one side only, expected both or neither");
+  if (a.offsets_query && r.operation != Operation::kAttention)
+    throw std::invalid_argument("[" + r.op + "] got cumulative lengths, expected token layouts in `grids`");
   if (a.offsets_query) r.query_offsets = offsets_of(r.op, "cumulative_seqlen_Q", *a.offsets_query);
   if (a.offsets_key) r.key_offsets = offsets_of(r.op, "cumulative_seqlen_KV", *a.offsets_key);
   return r;

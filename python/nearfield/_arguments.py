@@ -131,7 +131,7 @@ def tile(op: str, name: str, shape, rank: int) -> tuple[int, int, int]:
         return (0, 0, 0)
     if not isinstance(shape, (tuple, list)) or not all(is_int(n) for n in shape):
         raise TypeError(f"[{op}] got {name} {shape!r}, expected a tuple of {rank} ints")
-    if len(shape) != rank or any(n < 1 for n in shape):
+    if len(shape) != rank or any(not 1 <= n < 2**31 for n in shape):
         raise ValueError(f"[{op}] got {name} {tuple(shape)}, expected {rank} numbers from 1 on; {_TILE_HINT}")
     return (1,) * (3 - rank) + tuple(shape)
 

@@ -74,6 +74,9 @@ def _text(text: str) -> bytes:
 
 
 def _words(numbers: Sequence[int]):
+    for n in numbers:  # ctypes would wrap silently
+        if not -(2**63) <= n < 2**63:
+            raise ValueError(f"[nearfield] got {n}, expected a number of at most 64 bits")
     return (ctypes.c_int64 * len(numbers))(*numbers)
 
 
@@ -100,6 +103,9 @@ def intervals(problem: str, sequence: int, axis: int) -> dict:
 
     Query i (of those present) sees begin[i], begin[i] + dilation, ... below end[i].
     """
+    _words((sequence,))
+    if not 0 <= axis < 3:
+        raise ValueError(f"[intervals] got axis {axis}, expected 0 to 2")
     return _call("nf_intervals", _text(problem), sequence, axis)
 
 

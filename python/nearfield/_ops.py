@@ -78,6 +78,16 @@ def problem_string(query, key, value, additional_keys, additional_values, config
     )
 
 
+def _one_device(query, tensors, config: Config) -> None:
+    """A meta tensor among real ones would make this module answer with memory that nobody filled."""
+    for tensor in (*tensors, *config[:4]):
+        if tensor is not None and tensor.device != query.device:
+            raise ValueError(
+                f"[{config.op}] got tensors on {query.device} and {tensor.device}, expected one device; "
+                "move them to one device"
+            )
+
+
 def _all_plain(tensors, config: Config) -> bool:
     sizes = [n for t in tensors if t is not None for n in t.shape]
     return all(type(n) is int for n in (*sizes, *config.grids, *config.ranges))
@@ -87,6 +97,7 @@ def _all_plain(tensors, config: Config) -> bool:
 def _forward_fake(query, key, value, additional_keys, additional_values, *config):
     config = Config(*config)
     tensors = (query, key, value, additional_keys, additional_values)
+    _one_device(query, (), config)
     if config.offsets_query is None and _all_plain(tensors, config):
         problem_string(*tensors, config)
     out = query.new_empty((*query.shape[:-1], value.shape[-1]))
@@ -97,6 +108,8 @@ def _forward_fake(query, key, value, additional_keys, additional_values, *config
 def _backward_fake(
     grad_out, grad_lse, query, key, value, out, lse, additional_keys, additional_values, *config
 ):
+    tensors = (query, key, value, additional_keys, additional_values)
+    _one_device(query, (grad_out, grad_lse, *tensors, out, lse), Config(*config))
     additional = (0,)
     if additional_keys is not None:
         additional = (*additional_keys.shape[:-1], additional_keys.shape[-1] + additional_values.shape[-1])

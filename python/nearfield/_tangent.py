@@ -13,7 +13,6 @@ gathered keys stay small; cost O(pairs * (D + Dv)).
 
 from __future__ import annotations
 
-import functools
 import math
 
 import torch
@@ -23,7 +22,6 @@ from . import _core, _ops
 _CHUNK_ELEMENTS = 1 << 24  # of a gathered tensor
 
 
-@functools.lru_cache(maxsize=32)
 def _visible(problem: str, sequence: int):
     """(index [queries, most keys seen], seen [queries, most keys seen]): key tokens in raster order."""
     layout, rank = [], _core.problem(problem)["rank"]
@@ -92,7 +90,10 @@ def tangents(saved, tangent, config: _ops.Config):
     def chunk(at: int, end: int):
         rows, mask = index[at:end], seen[at:end][None, :, None, None, :]
         own_q, own_dq, own_lse = q[:, at:end], dq[:, at:end], row_lse[:, at:end, :, :, None]
-        blocks = [(k[:, rows], dk[:, rows], v[:, rows], dv[:, rows], False, mask)]
+        # Padding gathers keys that the query does not see: 0 times what is not finite would be NaN.
+        inside_keys = seen[at:end][None, :, :, None, None]
+        gathered = (torch.where(inside_keys, t[:, rows], t.new_zeros(())) for t in (k, dk, v, dv))
+        blocks = [(*gathered, False, mask)]
         if more_keys is not None:
             blocks.append((mk, dmk, mv, dmv, True, None))
         parts = []

@@ -61,6 +61,13 @@ void run(const Problem& problem, const Choice& choice, const Tensors& tensors, E
     check_view(problem, role, used[role]);
     if (shape_of(problem, role).empty()) used[role] = TensorView();  // not a tensor of this problem
   }
+  bool anything = false;
+  for (int r = 0; r < kRoles; ++r) {
+    const TensorView& t = used[static_cast<Role>(r)];
+    anything =
+        anything || (is_output(static_cast<Role>(r), problem.direction) && t.present() && t.elements() > 0);
+  }
+  if (!anything) return;
   std::unique_ptr<std::byte[]> own;
   const std::size_t bytes = choice.plan->workspace_bytes(executor.workers());
   if (!workspace && bytes > 0) {

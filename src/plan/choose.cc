@@ -13,7 +13,7 @@
 namespace nearfield {
 namespace {
 
-constexpr std::size_t kCacheEntries = 512;
+constexpr std::size_t kCacheBytes = std::size_t{8} << 20;
 
 std::string backend_names(std::span<const Backend* const> table) {
   std::string names;
@@ -108,7 +108,13 @@ Choice choose(std::span<const Backend* const> table, const Problem& p, const Pla
   if (verbose("dispatch"))
     log_line("dispatch", key + "," + std::string(choice.backend->name()) + "," + choice.plan->kernel);
   const std::lock_guard lock(mutex);
-  if (cache.size() >= kCacheEntries) cache.clear();  // a plan is quickly made again
+  static std::size_t cached_bytes = 0;
+  const std::size_t bytes = 512 + 2 * key.size() + 2 * sizeof(TileShape) * choice.plan->query_tiles.size();
+  if (cached_bytes + bytes > kCacheBytes) {  // a plan is quickly made again
+    cache.clear();
+    cached_bytes = 0;
+  }
+  cached_bytes += bytes;
   cache.emplace(key, choice);
   return choice;
 }

@@ -48,6 +48,7 @@ void decode(const CallWords& w, Request& r) {
   if (w.causal_type < 0 || w.causal_type > static_cast<Index>(CausalType::kDontCare))
     refuse(r.op, "causal type number " + std::to_string(w.causal_type), "0 to 3");
   r.causal_type = static_cast<CausalType>(w.causal_type);
+  if (w.flags < 0 || w.flags > 7) refuse(r.op, "flags " + std::to_string(w.flags), "0 to 7");
   r.nondeterministic = (w.flags & 1) != 0;
   r.precision = (w.flags & 4) ? Precision::kBF16 : (w.flags & 2) ? Precision::kTF32 : Precision::kFull;
 

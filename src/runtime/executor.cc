@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -22,8 +23,11 @@ namespace {
 class ThreadPool final : public Executor {
  public:
   explicit ThreadPool(int threads) {
-    for (int worker = 1; worker < threads; ++worker)
-      threads_.emplace_back([this, worker] { wait_for_work(worker); });
+    try {
+      for (int worker = 1; worker < threads; ++worker)
+        threads_.emplace_back([this, worker] { wait_for_work(worker); });
+    } catch (const std::system_error&) {  // the system gives no more: those that there are will do
+    }
   }
 
   ~ThreadPool() override {

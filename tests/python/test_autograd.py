@@ -276,3 +276,14 @@ def test_autocast_leaves_float64_alone_and_mends_mixed_inputs(backend):
         assert mixed.dtype == torch.bfloat16
     with torch.autocast("cpu", enabled=False):
         assert nf.na1d(q.float(), k.float(), v.float(), 3, backend=backend).dtype == torch.float32
+
+
+def test_jvp_keeps_nan_away_from_queries_that_do_not_see_it():
+    q, k, v, dq = (torch.randn(1, 6, 1, 4, dtype=torch.float64) for _ in range(4))
+    k[0, 5] = torch.nan
+
+    def f(q):
+        return nf.attention(q, k, v, True, nf.CausalType.TopLeft, return_lse=True)
+
+    for tangent in torch.func.jvp(f, (q,), (dq,))[1]:
+        assert tangent[0, :5].isfinite().all() and tangent[0, 5].isnan().all()

@@ -158,3 +158,12 @@ def test_problem_strings_name_calls():
     text = _ops.problem_string(*tensors, config)
     assert text == _core.problem(text)["problem"]
     assert text.startswith("na:fwd:f32:b1h2kv1d4v3:6:k3:add=2")
+
+
+def test_a_meta_tensor_among_real_ones_is_refused():
+    """Else the shape-only implementation would answer with memory that nobody filled."""
+    (arguments, config), (tensors, _) = _backward_arguments(), _legal()
+    with pytest.raises(ValueError, match="expected one device"):
+        _ops.backward(arguments[0].to("meta"), *arguments[1:], *config)
+    with pytest.raises(ValueError, match="expected one device"):
+        _ops.forward(*tensors, *config._replace(seed=torch.zeros(1, device="meta")))

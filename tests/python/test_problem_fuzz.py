@@ -95,7 +95,7 @@ def _valid(draw):
         text += f":add={draw(st.integers(0, 100))}"
     text += draw(st.sampled_from(["", ":lse"]))
     if draw(st.booleans()):
-        text += f":scale={draw(st.floats(allow_nan=False, allow_infinity=False))!r}"
+        text += f":scale={draw(st.floats(allow_nan=False, allow_infinity=False, width=32))!r}"
     return text
 
 
