@@ -33,6 +33,7 @@ struct PlanOptions {
 enum class Device : int { kCpu, kCuda };
 
 struct Plan {
+  std::string problem;  // the string of what it was made for
   std::string backend, kernel;
   std::vector<TileShape> query_tiles, key_tiles;  // one per sequence; one if they are all alike
   double waste = 1.0;                             // computed pairs / useful pairs

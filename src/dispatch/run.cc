@@ -55,6 +55,9 @@ std::string explain(std::string_view text, Device device) {
 void run(const Problem& problem, const Choice& choice, const Tensors& tensors, Executor& executor,
          std::byte* workspace) {
   if (!choice.backend || !choice.plan) refuse("run", "an empty plan", "one from make_plan()");
+  if (choice.plan->problem != to_string(problem))
+    refuse("run", "a plan made for " + choice.plan->problem, "one for " + to_string(problem),
+           "call make_plan() for it");
   Tensors used = tensors;
   for (int r = 0; r < kRoles; ++r) {
     const Role role = static_cast<Role>(r);

@@ -46,6 +46,12 @@ void check_backend_name(std::span<const Backend* const> table, const PlanOptions
          "leave it out for the best one");
 }
 
+Choice planned(const Backend& b, const Problem& p, const PlanOptions& options) {
+  Plan plan = b.plan(p, options);
+  plan.problem = to_string(p);
+  return {&b, std::make_shared<const Plan>(std::move(plan))};
+}
+
 Choice choose_uncached(std::span<const Backend* const> table, const Problem& p, const PlanOptions& options,
                        Device device) {
   check_backend_name(table, options);
@@ -56,14 +62,14 @@ Choice choose_uncached(std::span<const Backend* const> table, const Problem& p, 
         throw Unsupported("[" + options.op + "] got backend " + options.backend +
                           ", expected one that serves " + to_string(p) + "; " + options.backend + ": " +
                           *reason);
-      return {b, std::make_shared<const Plan>(b->plan(p, options))};
+      return planned(*b, p, options);
     }
   }
   std::string reasons;
   for (const Backend* b : table) {
     if (b->device() != device) continue;
     const auto reason = b->refusal(p, options);
-    if (!reason) return {b, std::make_shared<const Plan>(b->plan(p, options))};
+    if (!reason) return planned(*b, p, options);
     reasons += (reasons.empty() ? "" : "; ") + std::string(b->name()) + ": " + *reason;
   }
   throw Unsupported("[" + options.op + "] got " + to_string(p) +

@@ -429,5 +429,12 @@ TEST(TensorViews, AreCheckedWhenMade) {
   EXPECT_FALSE(TensorView().present());
 }
 
+TEST(WrongPlans, AreRefusedByRun) {
+  const Problem small = parse_problem("na:fwd:f32:b1h1kv1d8:10:k3"),
+                large = parse_problem("na:fwd:f32:b1h1kv1d64:10:k3");
+  SerialExecutor executor;
+  EXPECT_THROW(run(large, make_plan(small), Tensors(), executor), std::invalid_argument);
+}
+
 }  // namespace
 }  // namespace nearfield
