@@ -86,17 +86,11 @@ TensorView view_of(const Tensor& t, DType dtype) {
   return TensorView(t.data_ptr(), dtype, t.sizes().data(), t.strides().data(), static_cast<int>(t.dim()));
 }
 
-// Cumulative lengths, read from a 1-D int32 or int64 tensor on the host.
-std::vector<Index> offsets_of(const std::string& op, const char* name, const Tensor& t) {
+// Cumulative lengths where the host can read them; make_problem() checks the tensor itself.
+std::vector<Index> offsets_of(const Tensor& t) {
   const ScalarType type = t.scalar_type();
-  const std::string got = "[" + op + "] got " + name;
-  if (type != ScalarType::Int && type != ScalarType::Long)
-    throw std::invalid_argument(got + " of dtype " + dtype_name(type) + ", expected int32 or int64");
-  if (t.dim() != 1)
-    throw std::invalid_argument(got + " of rank " + std::to_string(t.dim()) + ", expected rank 1");
-  if (!t.is_cpu())
-    throw std::invalid_argument(got + " on another device than query, expected both on the CPU");
   std::vector<Index> values;
+  if ((type != ScalarType::Int && type != ScalarType::Long) || t.dim() != 1 || !t.is_cpu()) return values;
   for (int64_t i = 0; i < t.size(0); ++i)
     values.push_back(type == ScalarType::Int ? static_cast<const int32_t*>(t.data_ptr())[i * t.stride(0)]
                                              : static_cast<const int64_t*>(t.data_ptr())[i * t.stride(0)]);
@@ -121,7 +115,6 @@ Request request_of(const Arguments& a) {
   words.axes = a.axes;
   words.ranges = a.ranges;
   words.grids = a.grids;
-  words.varlen = a.offsets_query.has_value() || a.offsets_key.has_value() || !a.grids.empty();
   Request r;
   decode(words, r);
   r.query = info_of(a.query);
@@ -131,15 +124,17 @@ Request request_of(const Arguments& a) {
   r.additional_value = info_of(a.additional_values);
   r.scale = a.scale;
   r.dropout = a.dropout_p;
-  r.bias = a.bias.has_value();
+  r.bias = info_of(a.bias);
   r.lse_wanted = true;
-  if (a.offsets_query.has_value() != a.offsets_key.has_value())
-    throw std::invalid_argument("[" + r.op +
-                                "] got cumulative lengths of one side only, expected both or neither");
-  if (a.offsets_query && r.operation != Operation::kAttention)
-    throw std::invalid_argument("[" + r.op + "] got cumulative lengths, expected token layouts in `grids`");
-  if (a.offsets_query) r.query_offsets = offsets_of(r.op, "cumulative_seqlen_Q", *a.offsets_query);
-  if (a.offsets_key) r.key_offsets = offsets_of(r.op, "cumulative_seqlen_KV", *a.offsets_key);
+  if (a.offsets_query || a.offsets_key) {
+    if (r.operation != Operation::kAttention)
+      throw std::invalid_argument("[" + r.op + "] got cumulative lengths, expected token layouts in `grids`");
+    r.varlen = true;
+    r.cumulative_query = info_of(a.offsets_query);
+    r.cumulative_key = info_of(a.offsets_key);
+    if (a.offsets_query) r.query_offsets = offsets_of(*a.offsets_query);
+    if (a.offsets_key) r.key_offsets = offsets_of(*a.offsets_key);
+  }
   return r;
 }
 
@@ -180,10 +175,17 @@ Tensor add_output(const Problem& p, Role role, const Tensor& like, Tensors& tens
   return t;
 }
 
-void add_inputs(const Problem& p, const Arguments& a, Tensors& tensors) {
+void add_inputs(const Problem& p, const std::string& op, const Arguments& a, Tensors& tensors) {
   tensors[Role::kQuery] = view_of(a.query, p.dtype);
   tensors[Role::kKey] = view_of(a.key, p.dtype);
   tensors[Role::kValue] = view_of(a.value, p.dtype);
+  if (p.bias) tensors[Role::kBias] = view_of(*a.bias, p.dtype);
+  if (p.dropout > 0) {
+    if (!a.seed || a.seed->scalar_type() != ScalarType::Long || a.seed->numel() != 1 || !a.seed->is_cpu())
+      throw std::invalid_argument("[" + op + "] got dropout_p without its seed, expected an int64 tensor " +
+                                  "of one number on the device of query");
+    tensors.seed = static_cast<const int64_t*>(a.seed->data_ptr());
+  }
   if (p.additional == 0) return;
   tensors[Role::kAdditionalKey] = view_of(*a.additional_keys, p.dtype);
   tensors[Role::kAdditionalValue] = view_of(*a.additional_values, p.dtype);
@@ -227,7 +229,7 @@ std::tuple<Tensor, Tensor> forward(Tensor query, Tensor key, Tensor value,
   const Choice choice = make_plan(p, plan_options(a, r));
   check_backward_tiles(a, r, p);
   Tensors tensors;
-  add_inputs(p, a, tensors);
+  add_inputs(p, r.op, a, tensors);
   Tensor out = add_output(p, Role::kOut, query, tensors);
   Tensor lse = add_output(p, Role::kLse, query, tensors);
   run_on_host(p, choice, tensors, query);
@@ -271,7 +273,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(
   const Problem p = make_problem(r);
   const Choice choice = make_plan(p, plan_options(a, r));
   Tensors tensors;
-  add_inputs(p, a, tensors);
+  add_inputs(p, r.op, a, tensors);
   tensors[Role::kOut] = view_of(out, p.dtype);
   tensors[Role::kLse] = view_of(lse, lse_dtype(p.dtype));
   tensors[Role::kGradOut] = view_of(grad_out, p.dtype);
@@ -291,8 +293,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(
     tensors[Role::kGradAdditionalKey] = keys;
     tensors[Role::kGradAdditionalValue] = values;
   }
+  Tensor grad_bias =
+      p.bias ? add_output(p, Role::kGradBias, query, tensors) : torch::stable::new_empty(query, none);
   run_on_host(p, choice, tensors, query);
-  return {grad_query, grad_key, grad_value, grad_additional, torch::stable::new_empty(query, none)};
+  return {grad_query, grad_key, grad_value, grad_additional, grad_bias};
 }
 
 #define NF_SHARED_SCHEMA                                                                                    \

@@ -19,6 +19,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <initializer_list>
 #include <optional>
 #include <span>
@@ -43,7 +44,7 @@ NF_API std::string explain(std::string_view call, Device device = Device::kCpu);
 // Runs a problem on tensors that match it (Problem::direction says which way). The workspace has
 // choice.plan->workspace_bytes(executor.workers()) bytes; without one, it is allocated here.
 // Forward reads q, k, v (ak, av) and writes o, lse. Backward reads those and do (dlse), writes dq, dk,
-// dv (dak, dav). lse may be absent in forward.
+// dv (dak, dav, dbias). With dropout, tensors.seed points to the seed. lse may be absent in forward.
 NF_API void run(const Problem& problem, const Choice& choice, const Tensors& tensors, Executor& executor,
                 std::byte* workspace = nullptr);
 
@@ -51,6 +52,9 @@ NF_API void run(const Problem& problem, const Choice& choice, const Tensors& ten
 struct Options {
   std::optional<double> scale;                  // head_dim ** -0.5
   TensorView additional_key, additional_value;  // [B, S, Hkv, D | Dv]
+  TensorView bias;                              // [H, 2k-1, ...], neighborhoods only
+  double dropout = 0.0;                         // probability that a weight is dropped ...
+  std::int64_t seed = 0;                        // ... by these random numbers
   TensorView lse;                               // written if present
   PlanOptions plan;
   Executor* executor = nullptr;  // null: a process-wide pool
@@ -86,8 +90,8 @@ NF_API void attention(const TensorView& query, const TensorView& key, const Tens
 // Gradients of any of the four. `request` is filled with the same arguments; out and lse are those of
 // the forward call; grad_lse may be absent (zero).
 struct Gradients {
-  TensorView grad_out, grad_lse;                                   // in
-  TensorView query, key, value, additional_key, additional_value;  // out
+  TensorView grad_out, grad_lse;                                         // in
+  TensorView query, key, value, additional_key, additional_value, bias{};  // out
 };
 NF_API void na1d_backward(const TensorView& query, const TensorView& key, const TensorView& value,
                           const TensorView& out, const TensorView& lse, const Gradients& gradients,

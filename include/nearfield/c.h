@@ -43,11 +43,12 @@ NF_C_API char* nf_intervals(const char* problem, int64_t sequence, int axis);
 NF_C_API char* nf_needed_keys(const char* problem, const int64_t* shard, int numbers);
 
 /* Checks a call's shapes and arguments as the operator would, without data: {"ok": "problem string"}, or
- * the operator's error. words: for query, key, value, additional keys and additional values each
- * present, dtype, device, device index, rank, sizes...; then has_scale, scale and dropout (the bits of
+ * the operator's error. words: for query, key, value, additional keys, additional values, bias and
+ * the cumulative offsets of queries and of keys each present, dtype, device, device index, rank, sizes...; then has_scale, scale and dropout (the bits of
  * doubles), function, causal type, flags; then axes, ranges and grids (request.h: CallWords), each
- * behind its length. dtype: 0 float32, 1 float64, 2 bfloat16, 3 float16, 4 another; device: 0 cpu,
- * 1 cuda, 2 meta, 3 another. */
+ * behind its length. dtype: 0 float32, 1 float64, 2 bfloat16, 3 float16, 4 int32, 5 int64,
+ * 6 another; device: 0 cpu, 1 cuda,
+ * 2 meta, 3 another. */
 NF_C_API char* nf_check(const int64_t* words, int64_t count);
 
 #if defined(__cplusplus)

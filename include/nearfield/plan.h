@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <span>
@@ -55,6 +56,7 @@ struct Plan {
 // The tensors of a call by role; absent ones have rank 0.
 struct Tensors {
   std::array<TensorView, kRoles> view{};
+  const std::int64_t* seed = nullptr;  // of dropout: one number, where the tensors are
   TensorView& operator[](Role r) { return view[static_cast<std::size_t>(r)]; }
   const TensorView& operator[](Role r) const { return view[static_cast<std::size_t>(r)]; }
 };

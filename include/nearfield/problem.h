@@ -41,6 +41,7 @@ enum class Role : int {
   kValue,
   kAdditionalKey,
   kAdditionalValue,
+  kBias,  // of relative position, [H, 2k-1, ...]: by key minus query in steps of the dilation, plus k-1
   kOut,
   kLse,
   kGradOut,
@@ -50,8 +51,9 @@ enum class Role : int {
   kGradValue,
   kGradAdditionalKey,
   kGradAdditionalValue,
+  kGradBias,
 };
-inline constexpr int kRoles = 14;
+inline constexpr int kRoles = 16;
 NF_API std::string_view name_of(Role role);  // "q", "k", "v", "ak", "av", "o", "lse", "do", ...
 
 // One token layout and what its queries see, per axis, slowest first; entries past the rank are

@@ -33,18 +33,25 @@ struct Request {
   int rank = 1;                                         // of the token layout
   TensorInfo query, key, value;                         // [B, *layout, H|Hkv, D|Dv]
   TensorInfo additional_key, additional_value;          // [B, S, Hkv, D|Dv]
+  TensorInfo bias;                                      // [H, 2k-1, ...], one entry per axis
   TensorInfo out, lse, grad_out, grad_lse;              // backward only
   std::vector<Index> window, stride, dilation, causal;  // neighborhood: one per axis (causal 0 or 1)
-  CausalType causal_type = CausalType::kNone;           // attention
+  // A window of -1 is the whole axis, and on axes of extent 1 window, stride, dilation and causality are
+  // ignored: multi_dimensional_attention and its kin.
+  bool lenient_windows = false;
+  CausalType causal_type = CausalType::kNone;  // attention
   std::optional<double> scale;
   double dropout = 0.0;
-  bool lse_wanted = false, nondeterministic = false, bias = false;
+  bool lse_wanted = false, nondeterministic = false;
   Precision precision = Precision::kFull;
   // What of the global layout is present; both or neither. extents: of the global layout.
   std::vector<Index> global_extent, query_begin, key_begin;
-  // Varlen: the host's copy of the cumulative offsets (attention), or one layout per sequence.
+  // Varlen: the tensors of cumulative offsets (attention), with their values where the host can read them
+  // and bounds on the lengths if the caller gave any; or one layout per sequence.
   bool varlen = false;
+  TensorInfo cumulative_query, cumulative_key;
   std::vector<Index> query_offsets, key_offsets;
+  std::optional<Index> max_query, max_key;
   std::vector<Layout> layouts;
 };
 
@@ -59,13 +66,14 @@ struct CallWords {
   Index flags = 0;            // 1 nondeterministic, 2 tf32 allowed, 4 bf16 arithmetic allowed
   std::vector<Index> axes;    // per axis: window, stride, dilation, causal (empty for attention)
   std::vector<Index> ranges;  // per axis: global extent, first query, first key present (or empty)
-  std::vector<Index> grids;   // varlen, per sequence: extents, windows, strides, dilations, causals
-  bool varlen = false;
+  std::vector<Index> grids;   // varlen, per sequence: extents, windows, strides, dilations, causals;
+                              // in attention: nothing, or the two maximal lengths
 };
 
 // "na1d", "na2d", "na3d", "attention", ...; throws std::invalid_argument beyond the last.
 NF_API std::string_view function_name(Index function);
-// Sets op, operation, rank and everything in `words`; the tensors are the caller's to fill in.
+// Sets op, operation, rank and everything in `words`; the tensors are the caller's to fill in, and with
+// cumulative offsets `varlen`.
 NF_API void decode(const CallWords& words, Request& request);
 
 }  // namespace nearfield

@@ -20,9 +20,9 @@ _below_autograd = torch._C._AutoDispatchBelowAutograd
 _transforms_active = torch._C._are_functorch_transforms_active
 
 
-def attend(query, key, value, additional_keys, additional_values, config: _ops.Config):
+def attend(query, key, value, additional_keys, additional_values, bias, config: _ops.Config):
     """(out, lse) of one call; every argument has been checked for its Python type."""
-    tensors = (query, key, value, additional_keys, additional_values)
+    tensors = (query, key, value, additional_keys, additional_values, bias)
     if torch.compiler.is_compiling():
         if forward_ad._current_level >= 0:  # the operator alone would give a zero tangent
             return _outside_graph(tensors, config)
@@ -32,7 +32,8 @@ def attend(query, key, value, additional_keys, additional_values, config: _ops.C
 
 def _eager(tensors, config: _ops.Config):
     if _transforms_active() or forward_ad._current_level >= 0:
-        return _Full.apply(config, *tensors)
+        # Config's tensors go in apart: torch.func looks for tensors among the arguments only.
+        return _Full.apply(config[3:], *tensors, *config[:3])
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
         return _Fast.apply(config, *tensors)
     with _below_autograd():
@@ -49,78 +50,83 @@ class _Fast(Function):
     @staticmethod
     def forward(ctx, config, *tensors):
         out, lse = _ops.forward(*tensors, *config)
-        ctx.config = config
-        ctx.save_for_backward(*tensors, out, lse)
+        ctx.config = config[3:]
+        ctx.save_for_backward(*tensors, out, lse, *config[:3])
         ctx.set_materialize_grads(False)
         return out, lse
 
     @staticmethod
     def backward(ctx, grad_out, grad_lse):
-        return None, *_gradients(ctx.config, ctx.saved_tensors, grad_out, grad_lse)
+        return None, *_gradients(ctx, grad_out, grad_lse)
 
 
 class _Full(Function):
     """The same with everything that torch.func and forward mode ask for."""
 
     @staticmethod
-    def forward(config, *tensors):
-        return _ops.forward(*tensors, *config)
+    def forward(numbers, *tensors):
+        return _ops.forward(*tensors, *numbers)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        config, *tensors = inputs
-        ctx.config = config
-        ctx.save_for_backward(*tensors, *output)
-        ctx.save_for_forward(*tensors, *output)
+        ctx.config, *tensors = inputs
+        saved = (*tensors[: _ops.INPUTS], *output, *tensors[_ops.INPUTS :])
+        ctx.save_for_backward(*saved)
+        ctx.save_for_forward(*saved)
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx, grad_out, grad_lse):
-        return None, *_gradients(ctx.config, ctx.saved_tensors, grad_out, grad_lse)
+        return None, *_gradients(ctx, grad_out, grad_lse), None, None, None
 
     @staticmethod
     def jvp(ctx, _, *tangent):
-        return tangents(ctx.saved_tensors, tangent, ctx.config)
+        saved = ctx.saved_tensors
+        n = _ops.INPUTS
+        return tangents(saved[: n + 2], tangent[:n], _ops.Config(*saved[n + 2 :], *ctx.config))
 
     @staticmethod
-    def vmap(info, in_dims, config, *tensors):
-        size = info.batch_size
-        if config.varlen:
-            parts = [
-                _Full.apply(config, *(_pick(t, d, i) for t, d in zip(tensors, in_dims[1:], strict=True)))
-                for i in range(size)
-            ]
-            return tuple(torch.stack(p) for p in zip(*parts, strict=True)), (0, 0)
-        out, lse = _Full.apply(config, *_ops.fold(tensors, in_dims[1:], size))
-        return (_ops.unfold(out, size), _ops.unfold(lse, size)), (0, 0)
+    def vmap(info, in_dims, numbers, *tensors):
+        return _mapped(_Full.apply, 0, info, in_dims, numbers, tensors)
 
 
-def _pick(tensor, dim, i):
-    return tensor if tensor is None or dim is None else tensor.select(dim, i)
+def _mapped(apply, first: int, info, in_dims, numbers, tensors):
+    """vmap of a Function of ours with `first` tensors before query."""
+    size, n = info.batch_size, first + _ops.INPUTS - 1
+    config = _ops.Config(None, None, None, *numbers)
+    if _ops.foldable(config, tensors[n], in_dims[1 + n :]):
+        results = apply(numbers, *_ops.fold(tensors[:n], in_dims[1 : 1 + n], size), *tensors[n:])
+        results = tuple(_ops.unfold(r, size) for r in results)
+    else:
+        results = _ops.one_by_one(lambda *t: apply(numbers, *t), size, tensors, in_dims[1:])
+    return results, (0,) * len(results)
 
 
-def _gradients(config, saved, grad_out, grad_lse):
+def _gradients(ctx, grad_out, grad_lse):
+    n = _ops.INPUTS
     if grad_out is None and grad_lse is None:
-        return (None,) * 5
-    if not torch.is_grad_enabled():
-        return _ops.call_backward(saved[:7], config, grad_out, grad_lse)
+        return (None,) * n
+    saved = ctx.saved_tensors
+    config = _ops.Config(*saved[n + 2 :], *ctx.config)
+    op = None
+    if torch.is_grad_enabled():
 
-    return _ops.call_backward(
-        saved[:7], config, grad_out, grad_lse, op=lambda *a: _Backward.apply(config, *a[:9])
-    )
+        def op(*arguments):
+            return _Backward.apply(config[3:], *arguments[: n + 4], *config[:3])
+
+    return _ops.call_backward(saved[: n + 2], config, grad_out, grad_lse, op)
 
 
 class _Backward(Function):
     """The backward operator where someone may differentiate it again: refused, with a reason."""
 
     @staticmethod
-    def forward(config, grad_out, grad_lse, query, key, value, out, lse, additional_keys, additional_values):
-        tensors = (grad_out, grad_lse, query, key, value, out, lse, additional_keys, additional_values)
-        return _ops.backward(*tensors, *config)
+    def forward(numbers, *tensors):
+        return _ops.backward(*tensors, *numbers)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        ctx.op = inputs[0].op
+        ctx.op = _ops.Config(None, None, None, *inputs[0]).op
 
     @staticmethod
     def backward(ctx, *gradients):
@@ -131,7 +137,5 @@ class _Backward(Function):
         _ops.refuse_double_backward(ctx.op)
 
     @staticmethod
-    def vmap(info, in_dims, config, *tensors):
-        size = info.batch_size
-        gradients = _Backward.apply(config, *_ops.fold(tensors, in_dims[1:], size))
-        return tuple(_ops.unfold(g, size) for g in gradients), (0,) * len(gradients)
+    def vmap(info, in_dims, numbers, *tensors):
+        return _mapped(_Backward.apply, 4, info, in_dims, numbers, tensors)

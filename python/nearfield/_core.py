@@ -15,7 +15,7 @@ import struct
 from collections.abc import Sequence
 from pathlib import Path
 
-_DTYPES = {"float32": 0, "float64": 1, "bfloat16": 2, "float16": 3}
+_DTYPES = {"float32": 0, "float64": 1, "bfloat16": 2, "float16": 3, "int32": 4, "int64": 5}
 _DEVICES = {"cpu": 0, "cuda": 1, "meta": 2}
 FUNCTIONS = (
     "na1d",
@@ -122,8 +122,8 @@ def _bits(x: float) -> int:
 def check(tensors, scale, dropout_p, function, causal_type, flags, axes, ranges, grids) -> str:
     """Raises what the operator would raise for these shapes, else returns the problem string.
 
-    tensors: query, key, value, additional keys and additional values, each None or
-    (dtype name, device type, device index, sizes).
+    tensors: query, key, value, additional keys and values, bias, cumulative offsets of queries and of
+    keys, each None or (dtype name, device type, device index, sizes).
     """
     words: list[int] = []
     for tensor in tensors:
@@ -131,7 +131,7 @@ def check(tensors, scale, dropout_p, function, causal_type, flags, axes, ranges,
             words += [0, 0, 0, 0, 0]
             continue
         dtype, device, index, sizes = tensor
-        words += [1, _DTYPES.get(dtype, 4), _DEVICES.get(device, 3), index, len(sizes), *sizes]
+        words += [1, _DTYPES.get(dtype, 6), _DEVICES.get(device, 3), index, len(sizes), *sizes]
     words += [int(scale is not None), _bits(scale or 0.0), _bits(dropout_p), function, causal_type, flags]
     for numbers in (axes, ranges, grids):
         words += [len(numbers), *numbers]

@@ -25,15 +25,17 @@ backward = torch.ops.nearfield.backward
 BACKENDS = {name: i + 1 for i, name in enumerate(_core.info()["backends"])}
 
 
-class Config(NamedTuple):
-    """The arguments of a call besides q, k, v and the additional keys and values, in the schema's order."""
+_MULTI_DIMENSIONAL_VARLEN = _core.FUNCTIONS.index("multi_dimensional_attention_varlen")
 
-    bias: torch.Tensor | None = None
-    seed: torch.Tensor | None = None
+
+class Config(NamedTuple):
+    """The arguments of a call behind q, k, v, additional keys and values and bias, in the schema's order."""
+
+    seed: torch.Tensor | None = None  # int64 [1], with dropout
     offsets_query: torch.Tensor | None = None
     offsets_key: torch.Tensor | None = None
     axes: tuple[int, ...] = ()  # window, stride, dilation, causal of each axis
-    grids: tuple[int, ...] = ()
+    grids: tuple[int, ...] = ()  # token layouts of packed sequences; in attention the two maximal lengths
     ranges: tuple[int, ...] = ()
     tiles: tuple[int, ...] = ()
     scale: float | None = None
@@ -49,7 +51,7 @@ class Config(NamedTuple):
 
     @property
     def varlen(self) -> bool:
-        return self.offsets_query is not None or len(self.grids) > 0
+        return self.offsets_query is not None or self.function == _MULTI_DIMENSIONAL_VARLEN
 
 
 def lse_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -63,10 +65,12 @@ def _described(tensor):
     return str(tensor.dtype).removeprefix("torch."), device.type, device.index or 0, tuple(tensor.shape)
 
 
-def problem_string(query, key, value, additional_keys, additional_values, config: Config) -> str:
-    """The canonical name of a call without cumulative offsets, from shapes alone; raises as the operator."""
+def problem_string(query, key, value, additional_keys, additional_values, bias, config: Config) -> str:
+    """The canonical name of a call, from shapes alone; raises as the operator does. Of cumulative offsets it
+    knows the shapes only."""
+    tensors = (query, key, value, additional_keys, additional_values, bias)
     return _core.check(
-        [_described(t) for t in (query, key, value, additional_keys, additional_values)],
+        [_described(t) for t in (*tensors, config.offsets_query, config.offsets_key)],
         config.scale,
         config.dropout_p,
         config.function,
@@ -80,7 +84,7 @@ def problem_string(query, key, value, additional_keys, additional_values, config
 
 def _one_device(query, tensors, config: Config) -> None:
     """A meta tensor among real ones would make this module answer with memory that nobody filled."""
-    for tensor in (*tensors, *config[:4]):
+    for tensor in (*tensors, *config[:3]):
         if tensor is not None and tensor.device != query.device:
             raise ValueError(
                 f"[{config.op}] got tensors on {query.device} and {tensor.device}, expected one device; "
@@ -89,16 +93,17 @@ def _one_device(query, tensors, config: Config) -> None:
 
 
 def _all_plain(tensors, config: Config) -> bool:
+    tensors = (*tensors, config.offsets_query, config.offsets_key)
     sizes = [n for t in tensors if t is not None for n in t.shape]
     return all(type(n) is int for n in (*sizes, *config.grids, *config.ranges))
 
 
 @torch.library.register_fake(f"{_NAMESPACE}::forward")
-def _forward_fake(query, key, value, additional_keys, additional_values, *config):
+def _forward_fake(query, key, value, additional_keys, additional_values, bias, *config):
     config = Config(*config)
-    tensors = (query, key, value, additional_keys, additional_values)
+    tensors = (query, key, value, additional_keys, additional_values, bias)
     _one_device(query, (), config)
-    if config.offsets_query is None and _all_plain(tensors, config):
+    if _all_plain(tensors, config):
         problem_string(*tensors, config)
     out = query.new_empty((*query.shape[:-1], value.shape[-1]))
     return out, query.new_empty(query.shape[:-1], dtype=lse_dtype(query.dtype))
@@ -106,45 +111,49 @@ def _forward_fake(query, key, value, additional_keys, additional_values, *config
 
 @torch.library.register_fake(f"{_NAMESPACE}::backward")
 def _backward_fake(
-    grad_out, grad_lse, query, key, value, out, lse, additional_keys, additional_values, *config
+    grad_out, grad_lse, query, key, value, out, lse, additional_keys, additional_values, bias, *config
 ):
-    tensors = (query, key, value, additional_keys, additional_values)
+    tensors = (query, key, value, additional_keys, additional_values, bias)
     _one_device(query, (grad_out, grad_lse, *tensors, out, lse), Config(*config))
     additional = (0,)
     if additional_keys is not None:
         additional = (*additional_keys.shape[:-1], additional_keys.shape[-1] + additional_values.shape[-1])
-    shapes = (query.shape, key.shape, value.shape, additional, (0,))
+    shapes = (query.shape, key.shape, value.shape, additional, (0,) if bias is None else bias.shape)
     return tuple(query.new_empty(shape) for shape in shapes)
 
 
 # ---- autograd, for compiled and exported graphs (eager code takes the paths in _autograd.py)
 
+INPUTS = 6  # q, k, v, additional keys and values, bias: what has gradients
+
 
 def _setup_context(ctx, inputs, output):
-    query, key, value, additional_keys, additional_values, *config = inputs
-    config = Config(*config)
-    ctx.config = config._replace(bias=None, seed=None, offsets_query=None, offsets_key=None)
-    ctx.save_for_backward(query, key, value, additional_keys, additional_values, *output, *config[:4])
+    config = Config(*inputs[INPUTS:])
+    ctx.config = config._replace(seed=None, offsets_query=None, offsets_key=None)
+    ctx.save_for_backward(*inputs[:INPUTS], *output, *config[:3])
     ctx.set_materialize_grads(False)
 
 
 def call_backward(saved, config: Config, grad_out, grad_lse, op=None):
-    """Gradients of (q, k, v, additional k, additional v) from the tensors that forward saved."""
-    query, key, value, additional_keys, additional_values, out, lse = saved
+    """Gradients of the six inputs from what forward saved: these and its two outputs."""
+    query, key, value, additional_keys, additional_values, bias, out, lse = saved
     if grad_out is None:
         grad_out = torch.zeros_like(out)
-    *gradients, additional, _ = (op or backward)(
-        grad_out, grad_lse, query, key, value, out, lse, additional_keys, additional_values, *config
+    more = (additional_keys, additional_values, bias)
+    *gradients, additional, of_bias = (op or backward)(
+        grad_out, grad_lse, query, key, value, out, lse, *more, *config
     )
     if additional_keys is None:
-        return *gradients, None, None
-    return *gradients, *additional.split((additional_keys.shape[-1], additional_values.shape[-1]), dim=-1)
+        parts = (None, None)
+    else:
+        parts = additional.split((additional_keys.shape[-1], additional_values.shape[-1]), dim=-1)
+    return *gradients, *parts, None if bias is None else of_bias
 
 
 def _backward(ctx, grad_out, grad_lse):
     saved = ctx.saved_tensors
-    config = Config(*saved[7:], *ctx.config[4:])
-    return *call_backward(saved[:7], config, grad_out, grad_lse), *([None] * len(config))
+    config = Config(*saved[INPUTS + 2 :], *ctx.config[3:])
+    return *call_backward(saved[: INPUTS + 2], config, grad_out, grad_lse), *([None] * len(config))
 
 
 torch.library.register_autograd(f"{_NAMESPACE}::forward", _backward, setup_context=_setup_context)
@@ -158,7 +167,7 @@ def refuse_double_backward(op: str):
 
 
 def _backward_setup_context(ctx, inputs, output):
-    ctx.op = Config(*inputs[9:]).op
+    ctx.op = Config(*inputs[INPUTS + 4 :]).op
 
 
 def _double_backward(ctx, *gradients):
@@ -191,45 +200,43 @@ def unfold(tensor, size: int):
     return tensor.unflatten(0, (size, tensor.shape[0] // size))
 
 
-def _one_by_one(op, size, tensors, in_dims, config):
-    """For packed sequences, whose batch must be 1."""
-    results = []
-    for i in range(size):
-        own = [t if t is None or d is None else t.select(d, i) for t, d in zip(tensors, in_dims, strict=True)]
-        results.append(op(*own, *config))
-    return results
+def _pick(args, dims, i):
+    return [a if d is None else a.select(d, i) for a, d in zip(args, dims, strict=True)]
 
 
-def _no_mapped_config(op: str, dims) -> None:
-    if any(dim is not None for dim in dims):
-        raise ValueError(
-            f"[{op}] got vmap over an offset, seed or bias tensor, expected it over q, k and v only"
-        )
+def one_by_one(op, size: int, args, in_dims):
+    """The results for every entry of the mapped axis, each computed alone and stacked."""
+    results = [op(*_pick(args, in_dims, i)) for i in range(size)]
+    return tuple(torch.stack(parts) for parts in zip(*results, strict=True))
+
+
+def foldable(config: Config, bias, dims) -> bool:
+    """Whether entries may share one call as a larger batch. Packed sequences have batch 1, dropout counts by
+    the batch, and the gradient of the bias sums over it."""
+    mapped = any(dim is not None for dim in dims)  # of bias, seed, offsets
+    return not (config.varlen or config.dropout_p > 0 or bias is not None or mapped)
+
+
+def _mapped(op, first: int, info, in_dims, args):
+    """vmap of an operator with `first` tensors before the additional keys."""
+    size, tensors = info.batch_size, first + 2
+    in_dims = tuple(d if isinstance(a, torch.Tensor) else None for a, d in zip(args, in_dims, strict=True))
+    if foldable(Config(*args[tensors + 1 :]), args[tensors], in_dims[tensors : tensors + 4]):
+        results = op(*fold(args[:tensors], in_dims[:tensors], size), *args[tensors:])
+        results = tuple(unfold(r, size) for r in results)
+    else:
+        results = one_by_one(op, size, args, in_dims)
+    return results, (0,) * len(results)
 
 
 @torch.library.register_vmap(f"{_NAMESPACE}::forward")
 def _forward_vmap(info, in_dims, *args):
-    tensors, config = args[:5], Config(*args[5:])
-    _no_mapped_config(config.op, in_dims[5:9])
-    size = info.batch_size
-    if config.varlen:
-        results = _one_by_one(forward, size, tensors, in_dims[:5], config)
-        return tuple(torch.stack(parts) for parts in zip(*results, strict=True)), (0, 0)
-    out, lse = forward(*fold(tensors, in_dims[:5], size), *config)
-    return (unfold(out, size), unfold(lse, size)), (0, 0)
+    return _mapped(forward, 3, info, in_dims, args)
 
 
 @torch.library.register_vmap(f"{_NAMESPACE}::backward")
 def _backward_vmap(info, in_dims, *args):
-    tensors, config = args[:9], Config(*args[9:])
-    _no_mapped_config(config.op, in_dims[9:13])
-    size = info.batch_size
-    if config.varlen:
-        results = _one_by_one(backward, size, tensors, in_dims[:9], config)
-        gradients = tuple(torch.stack(parts) for parts in zip(*results, strict=True))
-    else:
-        gradients = tuple(unfold(g, size) for g in backward(*fold(tensors, in_dims[:9], size), *config))
-    return gradients, (0,) * len(gradients)
+    return _mapped(backward, 7, info, in_dims, args)
 
 
 # ---- torch.utils.flop_counter: useful work, counted by the geometry
@@ -240,16 +247,24 @@ def _flops(config, *shapes) -> int:
     if config.offsets_query is not None:
         return 0  # lengths are data: the counter sees shapes only
     text = _core.check(
-        tensors, None, 0.0, config.function, config.causal_type, 0, config.axes, config.ranges, config.grids
+        [*tensors, None, None],
+        None,
+        0.0,
+        config.function,
+        config.causal_type,
+        0,
+        config.axes,
+        config.ranges,
+        config.grids,
     )
     return int(_core.problem(text)["flops"])
 
 
 @register_flop_formula(forward)
-def _forward_flops(q, k, v, ak, av, *config, out_shape=None, **kwargs):
-    return _flops(Config(*config), q, k, v, ak, av)
+def _forward_flops(q, k, v, ak, av, bias, *config, out_shape=None, **kwargs):
+    return _flops(Config(*config), q, k, v, ak, av, bias)
 
 
 @register_flop_formula(backward)
-def _backward_flops(do, dlse, q, k, v, out, lse, ak, av, *config, out_shape=None, **kwargs):
-    return int(2.5 * _flops(Config(*config), q, k, v, ak, av))
+def _backward_flops(do, dlse, q, k, v, out, lse, ak, av, bias, *config, out_shape=None, **kwargs):
+    return int(2.5 * _flops(Config(*config), q, k, v, ak, av, bias))

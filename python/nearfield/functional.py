@@ -14,12 +14,15 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+import torch
+
 from . import _arguments as arguments
 from . import _core, _ops
 from ._autograd import attend
+from ._flags import allow_nondeterministic, flags
 from ._merge import merge_attentions
 
-__all__ = ["CausalType", "attention", "merge_attentions", "na1d", "na2d", "na3d"]
+__all__ = ["CausalType", "allow_nondeterministic", "attention", "merge_attentions", "na1d", "na2d", "na3d"]
 
 
 class CausalType(IntEnum):
@@ -77,8 +80,15 @@ def na1d(
             the same softmax.
         backend: `"cpu"`, `"reference"`, ...; None takes the best one.
         return_lse: also return lse `[B, L, H]`.
+        bias: `[H, 2 * kernel_size - 1]`, added to the scores by relative position: entry
+            `(key - query) / dilation + kernel_size - 1`. Not for additional keys.
+        dropout_p: probability that a weight is dropped, `0 <= dropout_p < 1`; what is kept is scaled by
+            `1 / (1 - dropout_p)`. lse is that of the undropped weights.
         The other arguments tune performance and never change results; tile shapes are honoured or
-        refused. `bias` and `dropout_p` are not implemented yet and refused.
+        refused.
+
+    The queries may lie on another layout than the keys, coarser or finer: query q of Lq then stands at key
+    `(2q + 1) L // (2 Lq)`. Dilation and bias are refused there.
 
     Returns:
         The output `[B, L, H, Dv]`, or (output, lse).
@@ -170,20 +180,21 @@ def _neighborhood(function: int, rank: int, a: dict):
         strict=True,
     )
     axes = tuple(int(n) for axis in axes for n in axis)
-    if a["bias"] is not None:
-        arguments.check_tensor(op, "bias", a["bias"])
+    arguments.check_tensor(op, "bias", a["bias"], optional=True)
     arguments.check_hints(op, rank, a)
     backend = _backend_of(op, a, tensors, axes)
+    dropout_p = arguments.number(op, "dropout_p", a["dropout_p"])
     config = _ops.Config(
-        bias=a["bias"],
+        seed=_seed(dropout_p, tensors[0]),
         axes=axes,
         tiles=_tiles(op, a, rank, "shape"),
         scale=arguments.number(op, "scale", a["scale"], optional=True),
-        dropout_p=arguments.number(op, "dropout_p", a["dropout_p"]),
+        dropout_p=dropout_p,
         function=function,
         backend=arguments.backend_number(op, backend),
+        flags=flags(),
     )
-    return _result(op, a["return_lse"], attend(*arguments.autocast(*tensors), config))
+    return _result(op, a["return_lse"], attend(*arguments.autocast(*tensors, a["bias"]), config))
 
 
 def attention(
@@ -249,15 +260,25 @@ def attention(
             )
     a.update(arguments.with_performance(op, "backend_kwargs", backend_kwargs, a))
     arguments.check_hints(op, 1, a)
+    dropout_p = arguments.number(op, "dropout_p", dropout_p)
     config = _ops.Config(
+        seed=_seed(dropout_p, query),
         tiles=_tiles(op, a, 1, "size"),
         scale=arguments.number(op, "scale", scale, optional=True),
-        dropout_p=arguments.number(op, "dropout_p", dropout_p),
+        dropout_p=dropout_p,
         function=_core.FUNCTIONS.index(op),
         causal_type=int(causal_type) if is_causal else 0,
         backend=arguments.backend_number(op, a["backend"]),
+        flags=flags(),
     )
-    return _result(op, return_lse, attend(*arguments.autocast(*tensors), config))
+    return _result(op, return_lse, attend(*arguments.autocast(*tensors), None, config))
+
+
+def _seed(dropout_p: float, query):
+    """A seed from torch's generator, so that manual_seed, checkpointing and graphs replay it."""
+    if dropout_p == 0:
+        return None
+    return torch.randint(-(2**63), 2**63 - 1, (1,), dtype=torch.int64, device=query.device)
 
 
 def _tensors(op: str, a: dict) -> tuple:

@@ -11,6 +11,7 @@
 #include "plan/grid_view.h"
 #include "plan/tiles.h"
 #include "plan/unserved.h"
+#include "runtime/convert.h"
 
 namespace nearfield {
 namespace {
@@ -83,6 +84,55 @@ struct Pass {
     job.tile = tile;
   }
 };
+
+// The gradient of the bias is summed in bands of strips, each with sums of its own, which are added up at
+// the end: so it depends on the problem only, not on threads.
+struct BiasBands {
+  Index bands = 0, positions = 0;  // of one head
+
+  BiasBands(const Problem& p, Index strips) {
+    if (!p.bias || p.direction == Direction::kForward) return;
+    positions = 1;
+    for (int a = 0; a < p.rank; ++a) positions *= 2 * p.layouts[0].window[a] - 1;
+    const Index most = (Index{64} << 20) / (8 * positions * p.heads);  // 64 MB
+    bands = clamp(ceil_div(kEnoughTasks, p.heads), 1, max_of(min_of(strips * p.batch, most), 1));
+  }
+  Index numbers(const Problem& p) const { return bands * p.heads * positions; }
+};
+
+// dQ with the gradient of the bias: a task is one band of strips and one head.
+void run_bias_bands(const Problem& p, const Pass& pass, const BiasBands& bias, const TileJob& common,
+                    const GridView& delta, const GridView& out, double* sums, Executor& executor,
+                    std::byte* scratch, std::size_t scratch_bytes) {
+  const Index total = pass.strips * p.batch;
+  std::fill(sums, sums + bias.numbers(p), 0.0);
+  executor.run(bias.bands * p.heads, [&](Index task, int worker) {
+    TileJob job = common;
+    job.delta = delta;
+    const Index band = task / p.heads;
+    job.head_begin = task % p.heads;
+    job.head_end = job.head_begin + 1;
+    job.bias_sums = sums + band * p.heads * bias.positions;
+    for (Index i = total * band / bias.bands; i < total * (band + 1) / bias.bands; ++i) {
+      job.batch = i / pass.strips;
+      pass.set_strip(i % pass.strips, job);
+      cpu::kernels(p.dtype).query_gradient(job, scratch + static_cast<std::size_t>(worker) * scratch_bytes);
+    }
+  });
+  executor.run(p.heads, [&](Index head, int) {
+    Index position[kMaxRank], width[kMaxRank];
+    for (int a = 0; a < kMaxRank; ++a) width[a] = 2 * pass.grid.axis[a].window - 1;
+    for (Index i = 0; i < bias.positions; ++i) {
+      double sum = 0;
+      for (Index band = 0; band < bias.bands; ++band)
+        sum += sums[(band * p.heads + head) * bias.positions + i];
+      position[2] = i % width[2];
+      position[1] = i / width[2] % width[1];
+      position[0] = i / width[2] / width[1];
+      store_element(out.data, out.dtype, out.at(0, position, head), sum);
+    }
+  });
+}
 
 // Runs one kernel over all strips, batch entries and heads.
 void run_passes(const Problem& p, const std::vector<Pass>& passes, Index heads, const TileJob& common,
@@ -192,6 +242,10 @@ class Cpu final : public Backend {
       Index numbers = 0;
       for (Index i = 0; i < sequences(p); ++i) numbers += p.batch * p.heads * query_tokens(p, i);
       plan.shared_bytes += aligned(static_cast<std::size_t>(numbers * size_of(lse_dtype(p.dtype))));
+      if (p.bias) {
+        const Pass pass({}, grid_of(p, 0), TileSide::kQueries, plan.query_tile(0), false);
+        plan.shared_bytes += aligned(static_cast<std::size_t>(BiasBands(p, pass.strips).numbers(p)) * 8);
+      }
     }
     return plan;
   }
@@ -206,6 +260,7 @@ class Cpu final : public Backend {
 
     TileJob common;
     common.problem = &p;
+    common.seed = p.dropout > 0 ? *tensors.seed : 0;
     common.rows_per_block =
         backward ? rows_per_block(p) : static_cast<int>(plan.key_tiles.empty() ? 16 : plan.key_tile(0)[2]);
     std::vector<Pass> over_queries, over_keys;
@@ -218,8 +273,16 @@ class Cpu final : public Backend {
                                TileShape{1, 1, kLanes}, true);
     }
     const std::vector<GridView> deltas = backward ? delta_views(p, list, base) : std::vector<GridView>();
-    run_passes(p, over_queries, p.heads, common, deltas, backward ? kernels.query_gradient : kernels.forward,
-               executor, scratch, plan.private_bytes);
+    if (backward && p.bias) {
+      const BiasBands bias(p, over_queries[0].strips);
+      auto* sums =
+          reinterpret_cast<double*>(scratch - aligned(static_cast<std::size_t>(bias.numbers(p)) * 8));
+      run_bias_bands(p, over_queries[0], bias, common, deltas[0], list[0][Role::kGradBias], sums, executor,
+                     scratch, plan.private_bytes);
+    } else {
+      run_passes(p, over_queries, p.heads, common, deltas,
+                 backward ? kernels.query_gradient : kernels.forward, executor, scratch, plan.private_bytes);
+    }
     if (backward)
       run_passes(p, over_keys, p.kv_heads, common, deltas, kernels.key_gradient, executor, scratch,
                  plan.private_bytes);

@@ -7,6 +7,9 @@
 //   dQ        P = exp(S - lse)   dS = P (dO V^T - delta)                           dQ = scale dS K
 //   dK, dV    the same with keys in the lanes and queries as rows:                 dV += P^T dO, dK += dS^T Q
 //
+// With a bias, S += bias first, and dQ also sums dS by relative position. With dropout, P V and dO V^T are
+// weighted by 0 or 1 / (1 - p), drawn anew in every pass.
+//
 // Shapes, M = kLanes, N = rows of a block: lane operands [depth][M], rows [N][pitch], S [N][M],
 // accumulators [M][pitch]. Scratch is O((kMaxTiles M + N) (D + Dv)), work O(hull of the tiles). Products:
 // 2 forward, 3 + 4 backward (S and dO V^T are formed twice, so that no two strips write to one place:
@@ -25,6 +28,7 @@
 #include <limits>
 #include <vector>
 
+#include "cpu/extras-inl.h"
 #include "cpu/rows-inl.h"
 #include "cpu/scratch.h"
 
@@ -157,7 +161,7 @@ struct Strip {
       for (int t = 0; t < count; ++t) {
         if (everything) see_everything(*m.block, *m.sight);
         else if (!tiles[t].look(*m.block, *m.sight)) continue;
-        fn(t, finite);
+        fn(t, finite, everything);
       }
     };
     RowBlocks rows(hull, job.rows_per_block);
@@ -171,6 +175,15 @@ struct Strip {
     std::fill(m.bad, m.bad + kMaxRows, false);
     mark_bad_rows(*m.block, a, pitch_a, m.bad);
     if (b) mark_bad_rows(*m.block, b, pitch_b, m.bad);
+  }
+
+  // After S = scale Q K^T of tile t is formed: what else belongs to it.
+  void finish_scores(int t, Side lanes_are, bool additional, Index head) {
+    if (p.bias && !additional) add_bias(job, lanes_are, tiles[t], *m.block, *m.sight, head, m.scores);
+    if (p.dropout > 0) draw(job, lanes_are, additional, tiles[t], *m.block, *m.sight, head, m.kept);
+  }
+  void drop(T* values) {
+    if (p.dropout > 0) multiply(*m.sight, m.kept, values);
   }
 
   void accumulate(bool finite, const T* weights, const T* rows, std::size_t pitch, T* acc) {
@@ -206,10 +219,12 @@ void forward(const TileJob& job, std::byte* memory) {
       std::fill(m.stat_a(t), m.stat_a(t) + kLanes, std::numeric_limits<T>::lowest());
       std::fill(m.stat_b(t), m.stat_b(t) + kLanes, T{0});
     }
-    strip.for_each_key_block(h / (p.heads / p.kv_heads), [&](int t, bool) HWY_ATTR {
+    strip.for_each_key_block(h / (p.heads / p.kv_heads), [&](int t, bool, bool additional) HWY_ATTR {
       dot_seen(*m.sight, m.rows_a, m.pitch_a, m.lanes_a(t), p.head_dim, m.scores);
+      strip.finish_scores(t, Side::kQueries, additional, h);
       if (softmax(*m.sight, m.scores, m.stat_a(t), m.stat_b(t), m.factor))
         scale_lanes(m.acc_b(t), m.pitch_b, m.factor);
+      strip.drop(m.scores);
       accumulate_rows(*m.sight, m.scores, m.rows_b, m.pitch_b, m.acc_b(t));
     });
     for (int t = 0; t < strip.count; ++t) {
@@ -245,10 +260,14 @@ void query_gradient(const TileJob& job, std::byte* memory) {
       store_lane_scalars(job, tile, job.delta, h, m.stat_b(t));
       std::fill(m.acc_a(t), m.acc_a(t) + kLanes * m.pitch_a, T{0});
     }
-    strip.for_each_key_block(h / (p.heads / p.kv_heads), [&](int t, bool finite) HWY_ATTR {
+    strip.for_each_key_block(h / (p.heads / p.kv_heads), [&](int t, bool finite, bool additional) HWY_ATTR {
       dot_seen(*m.sight, m.rows_a, m.pitch_a, m.lanes_a(t), p.head_dim, m.scores);
       dot_seen(*m.sight, m.rows_b, m.pitch_b, m.lanes_b(t), p.value_dim, m.grads);
+      strip.finish_scores(t, Side::kQueries, additional, h);
+      strip.drop(m.grads);
       weigh_gradients<true>(*m.sight, m.scores, m.grads, m.stat_a(t), m.stat_b(t));
+      if (job.bias_sums && !additional)
+        sum_bias_gradient(job, strip.tiles[t], *m.block, *m.sight, h, m.grads);
       strip.accumulate(finite, m.grads, m.rows_a, m.pitch_a, m.acc_a(t));
     });
     for (int t = 0; t < strip.count; ++t)
@@ -291,7 +310,10 @@ void key_gradient(const TileJob& job, std::byte* memory) {
           if (!strip.tiles[t].look(*m.block, *m.sight)) continue;
           dot_seen(*m.sight, m.rows_a, m.pitch_a, m.lanes_a(t), p.head_dim, m.scores);
           dot_seen(*m.sight, m.rows_b, m.pitch_b, m.lanes_b(t), p.value_dim, m.grads);
+          strip.finish_scores(t, Side::kKeys, job.additional, h);
+          strip.drop(m.grads);
           weigh_gradients<false>(*m.sight, m.scores, m.grads, m.row_lse, m.row_delta);
+          strip.drop(m.scores);
           strip.accumulate(finite, m.scores, m.rows_b, m.pitch_b, m.acc_b(t));
           strip.accumulate(finite, m.grads, m.rows_a, m.pitch_a, m.acc_a(t));
         }

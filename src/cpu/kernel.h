@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,8 @@ struct TileJob {
   TileShape tile{1, 1, 1};             // its lane tiles; more than one along one axis only
   Index head_begin = 0, head_end = 0;  // query heads; key/value heads in key_gradient
   bool additional = false;             // key_gradient: the lanes are additional keys
+  std::int64_t seed = 0;               // of dropout
+  double* bias_sums = nullptr;  // query_gradient: the bias's gradient is added here, [heads, 2k-1, ...]
   int rows_per_block = kMaxRows;
 };
 

@@ -40,6 +40,7 @@ struct RowBlock {
 template <class T>
 struct Segment {
   int start = 0, count = 0;                      // rows [start, start + count) of the block
+  int run = 0;                                   // the block's run that they belong to
   bool full = false;                             // every lane sees every row: no mask
   T begin[kLanes], end[kLanes];                  // else lane l sees rows start + [begin, end)
   int group_begin[kGroups], group_end[kGroups];  // the span of these over each group of lanes
@@ -85,13 +86,13 @@ struct LaneTile {
   template <class T>
   bool look(const RowBlock& block, Sight<T>& sight) const {
     sight.segments = 0;
-    for (int i = 0; i < block.runs; ++i) look(block.run[i], sight);
+    for (int i = 0; i < block.runs; ++i) look(block.run[i], i, sight);
     return sight.segments > 0;
   }
 
  private:
   template <class T>
-  void look(const RowRun& run, Sight<T>& sight) const {
+  void look(const RowRun& run, int number, Sight<T>& sight) const {
     const Interval here{run.token[2], run.token[2] + run.count};
     if (!hull.axis[0].contains(run.token[0]) || !hull.axis[1].contains(run.token[1]) ||
         intersect(hull.axis[2], here).empty())
@@ -109,6 +110,7 @@ struct LaneTile {
     if (some.empty()) return;
     Segment<T>& s = sight.segment[sight.segments++];
     s.start = run.start + static_cast<int>(some.begin - here.begin);
+    s.run = number;
     s.count = static_cast<int>(some.size());
     s.full = everyone && all.contains(some);
     if (s.full) {
@@ -137,7 +139,7 @@ template <class T>
 void see_everything(const RowBlock& block, Sight<T>& sight) {
   sight.segments = 1;
   Segment<T>& s = sight.segment[0];
-  s.start = 0;
+  s.start = s.run = 0;
   s.count = block.rows;
   s.full = true;
   std::fill(s.group_begin, s.group_begin + kGroups, 0);

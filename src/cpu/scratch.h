@@ -29,11 +29,11 @@ std::size_t pitch_of(Index channels) {
 template <class T>
 struct Scratch {
   std::size_t pitch_a, pitch_b, lane_size_a, lane_size_b;
-  T *rows_a, *rows_b;      // [N][pitch]: K and V, or Q and dO
-  T *scores, *grads;       // [N][M]
-  T *row_lse, *row_delta;  // [N]
-  T *factor, *line;        // [M], one row of channels
-  bool* bad;               // [N]: rows that are not finite
+  T *rows_a, *rows_b;        // [N][pitch]: K and V, or Q and dO
+  T *scores, *grads, *kept;  // [N][M]; kept: what dropout makes of the weight 1
+  T *row_lse, *row_delta;    // [N]
+  T *factor, *line;          // [M], one row of channels
+  bool* bad;                 // [N]: rows that are not finite
   RowBlock* block;
   Sight<T>*sight, *pieces;
   LaneTile* tiles;
@@ -58,6 +58,7 @@ struct Scratch {
     take(rows_b, n * pitch_b);
     take(scores, n * kLanes);
     take(grads, n * kLanes);
+    take(kept, n * kLanes);
     take(row_lse, n);
     take(row_delta, n);
     take(factor, kLanes);

@@ -45,6 +45,10 @@ void fill(Request& r, Tensors& tensors, const TensorView& q, const TensorView& k
   r.value = info_of(v);
   r.additional_key = info_of(options.additional_key);
   r.additional_value = info_of(options.additional_value);
+  tensors[Role::kBias] = options.bias;
+  tensors.seed = &options.seed;
+  r.bias = info_of(options.bias);
+  r.dropout = options.dropout;
   r.scale = options.scale;
 }
 
@@ -78,6 +82,7 @@ void backward(Request r, const TensorView& q, const TensorView& k, const TensorV
   tensors[Role::kGradValue] = g.value;
   tensors[Role::kGradAdditionalKey] = g.additional_key;
   tensors[Role::kGradAdditionalValue] = g.additional_value;
+  tensors[Role::kGradBias] = g.bias;
   r.direction = Direction::kBackward;
   r.out = info_of(out);
   r.lse = info_of(lse);

@@ -83,11 +83,12 @@ class Reader {
     return values;
   }
   TensorInfo tensor() {
-    static constexpr const char* kTypes[] = {"float32", "float64", "bfloat16", "float16", "another dtype"};
+    static constexpr const char* kTypes[] = {"float32", "float64", "bfloat16",     "float16",
+                                             "int32",   "int64",   "another dtype"};
     static constexpr const char* kDevices[] = {"cpu", "cuda", "meta", "another device"};
     TensorInfo info;
     info.present = next() != 0;
-    info.dtype = kTypes[clamp(next(), 0, 4)];
+    info.dtype = kTypes[clamp(next(), 0, 6)];
     const Index device = clamp(next(), 0, 3), index = next();
     info.device = kDevices[device];
     if (device == 1) info.device += ":" + std::to_string(index);
@@ -193,7 +194,8 @@ char* nf_check(const int64_t* words, int64_t count) {
   return guarded([&] {
     Reader reader(words, count);
     Request r;
-    for (TensorInfo* t : {&r.query, &r.key, &r.value, &r.additional_key, &r.additional_value})
+    for (TensorInfo* t : {&r.query, &r.key, &r.value, &r.additional_key, &r.additional_value, &r.bias,
+                          &r.cumulative_query, &r.cumulative_key})
       *t = reader.tensor();
     const bool has_scale = reader.next() != 0;
     const double scale = std::bit_cast<double>(reader.next());
@@ -206,8 +208,8 @@ char* nf_check(const int64_t* words, int64_t count) {
     call.axes = reader.list();
     call.ranges = reader.list();
     call.grids = reader.list();
-    call.varlen = !call.grids.empty();
     decode(call, r);
+    if (r.cumulative_query.present || r.cumulative_key.present) r.varlen = true;
     return quoted(to_string(make_problem(r)));
   });
 }

@@ -64,6 +64,8 @@ void run(const Problem& problem, const Choice& choice, const Tensors& tensors, E
     check_view(problem, role, used[role]);
     if (shape_of(problem, role).empty()) used[role] = TensorView();  // not a tensor of this problem
   }
+  if (problem.dropout > 0 && !tensors.seed)
+    refuse("run", "dropout without a seed", "a pointer to one number");
   bool anything = false;
   for (int r = 0; r < kRoles; ++r) {
     const TensorView& t = used[static_cast<Role>(r)];

@@ -34,6 +34,12 @@ GridView grid_view(const Problem& p, const TensorView& t, Role role, Index i, In
   if (!t.present()) return v;
   v.data = t.data;
   v.dtype = t.dtype;
+  if (role == Role::kBias || role == Role::kGradBias) {  // token: relative position
+    v.head = t.stride[0];
+    for (int a = 0; a < p.rank; ++a)
+      v.axis[kMaxRank - p.rank + a] = t.stride[static_cast<std::size_t>(a) + 1];
+    return v;
+  }
   v.batch = t.stride[0];
   const int heads = is_lse(role) ? t.rank - 1 : t.rank - 2;
   v.head = t.stride[static_cast<std::size_t>(heads)];

@@ -35,20 +35,23 @@ void check_window(const Problem& p, std::string_view op, const Layout& layout, i
   const Index extent = layout.extent[a], window = layout.window[a], stride = layout.stride[a],
               dilation = layout.dilation[a];
   const std::string on = " on " + axis_name(p, a, sequence);
+  const bool by_size = op.starts_with("multi_") || op.starts_with("spatio_");  // the word of that function
+  const std::string kernel_size = by_size ? "window_size" : "kernel_size";
   if (dilation < 1) refuse(op, "dilation " + to_string(dilation) + on, "dilation >= 1");
   if (window < 1)
-    refuse(op, "kernel_size " + to_string(window) + on, "kernel_size >= 1",
-           "the largest legal kernel_size there is " + to_string(extent / dilation));
+    refuse(op, kernel_size + " " + to_string(window) + on, kernel_size + " >= 1",
+           "the largest legal " + kernel_size + " there is " + to_string(extent / dilation));
   if (window > extent || dilation > extent || window * dilation > extent) {
     const Index largest = extent / dilation;
-    refuse(op, "kernel_size " + to_string(window) + " with dilation " + to_string(dilation) + on,
-           "kernel_size * dilation <= " + to_string(extent) + ", the extent of that axis",
-           largest >= 1  ? "the largest legal kernel_size there is " + to_string(largest)
+    refuse(op, kernel_size + " " + to_string(window) + " with dilation " + to_string(dilation) + on,
+           kernel_size + " * dilation <= " + to_string(extent) + ", the extent of that axis",
+           largest >= 1  ? "the largest legal " + kernel_size + " there is " + to_string(largest)
            : extent >= 1 ? "the largest legal dilation there is " + to_string(extent)
                          : "there are no tokens on that axis");
   }
   if (stride < 1 || stride > window)
-    refuse(op, "stride " + to_string(stride) + on, "1 <= stride <= kernel_size = " + to_string(window),
+    refuse(op, "stride " + to_string(stride) + on,
+           "1 <= stride <= " + kernel_size + " = " + to_string(window),
            "the largest legal stride there is " + to_string(window));
 }
 
@@ -181,7 +184,13 @@ void check(const Problem& p, std::string_view op) {
            "a number that is finite in " + std::string(name_of(lse_dtype(p.dtype))));
   if (p.bias && p.operation == Operation::kAttention)
     refuse(op, "bias in attention", "bias in neighborhood attention only");
-  if (p.bias && p.query_layout) refuse(op, "bias together with a separate query layout", "one or the other");
+  if (p.bias && p.varlen) refuse(op, "bias together with varlen", "one or the other");
+  for (int a = 0; p.bias && a < p.rank; ++a)
+    if (p.layouts[0].query_extent[a] != p.layouts[0].extent[a])
+      refuse(op,
+             "bias, with " + to_string(p.layouts[0].query_extent[a]) + " queries and " +
+                 to_string(p.layouts[0].extent[a]) + " keys on axis " + to_string(a),
+             "the same layout for query and key", "a relative position needs one");
   check_sizes(p, op);
 }
 

@@ -157,7 +157,8 @@ void parse_strides(string_view text, string_view part, Problem& p) {
     int role = 0;
     while (role < kRoles && name_of(static_cast<Role>(role)) != pieces[i]) ++role;
     if (role == kRoles)
-      refuse_part(pieces[i], "a tensor: q, k, v, ak, av, o, lse, do, dlse, dq, dk, dv, dak or dav");
+      refuse_part(pieces[i],
+                  "a tensor: q, k, v, ak, av, bias, o, lse, do, dlse, dq, dk, dv, dak, dav or dbias");
     if (!p.strides[static_cast<std::size_t>(role)].empty()) refuse_part(part, "each tensor once");
     p.strides[static_cast<std::size_t>(role)] = integers(pieces[i + 1], ',', part);
   }

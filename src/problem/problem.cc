@@ -9,8 +9,8 @@
 namespace nearfield {
 
 std::string_view name_of(Role role) {
-  static constexpr std::string_view kNames[kRoles] = {"q",  "k",    "v",  "ak", "av", "o",   "lse",
-                                                      "do", "dlse", "dq", "dk", "dv", "dak", "dav"};
+  static constexpr std::string_view kNames[kRoles] = {"q",  "k",    "v",  "ak", "av", "bias", "o",   "lse",
+                                                      "do", "dlse", "dq", "dk", "dv", "dak",  "dav", "dbias"};
   return kNames[static_cast<int>(role)];
 }
 
@@ -52,6 +52,12 @@ std::vector<Index> shape_of(const Problem& p, Role role) {
   if (role >= Role::kGradOut && !backward) return {};
   if (role == Role::kGradLse && !p.lse) return {};
   if (additional && p.additional == 0) return {};
+  if (role == Role::kBias || role == Role::kGradBias) {
+    if (!p.bias || p.layouts.size() != 1) return {};
+    std::vector<Index> shape{p.heads};
+    for (int a = 0; a < p.rank; ++a) shape.push_back(2 * p.layouts[0].window[a] - 1);
+    return shape;
+  }
 
   std::vector<Index> shape{p.batch};
   if (additional) {

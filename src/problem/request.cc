@@ -6,6 +6,7 @@
 #include "nearfield/request.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "problem/message.h"
 
@@ -86,11 +87,9 @@ void check_tensors(const Request& r) {
   check_kind(r, value);
   check_same(r, key, 0, r.query.size[0], "batch", "query");
   check_same(r, value, 0, r.query.size[0], "batch", "query");
-  const bool own_layout = r.operation == Operation::kAttention || r.varlen || !r.global_extent.empty();
   for (std::size_t a = 1; a < heads; ++a) {
     const std::string what = "extent of axis " + to_string(a - 1);
     check_same(r, value, a, r.key.size[a], what.c_str(), "key");
-    if (!own_layout) check_same(r, key, a, r.query.size[a], what.c_str(), "query");
   }
   check_same(r, value, heads, r.key.size[heads], "heads", "key");
   check_same(r, key, channels, r.query.size[channels], "head_dim", "query");
@@ -125,38 +124,99 @@ std::array<Index, kMaxRank> per_axis(const Request& r, const std::vector<Index>&
   return array;
 }
 
-void add_varlen_attention(const Request& r, Problem& p) {
-  const Index total[] = {r.query.size[1], r.key.size[1]};
-  const std::vector<Index>* offsets[] = {&r.query_offsets, &r.key_offsets};
-  for (int side = 0; side < 2; ++side) {
-    const char* name = side ? "cumulative_seqlen_KV" : "cumulative_seqlen_Q";
-    const std::vector<Index>& o = *offsets[side];
-    if (o.empty() || o[0] != 0)
-      refuse(r.op,
-             o.empty() ? std::string(name) + " without entries"
-                       : std::string(name) + " that starts at " + to_string(o[0]),
-             "offsets that start at 0");
-    for (std::size_t i = 1; i < o.size(); ++i)
-      if (o[i] < o[i - 1])
-        refuse(r.op, std::string(name) + " that falls from " + to_string(o[i - 1]) + " to " + to_string(o[i]),
-               "offsets that never decrease");
-    if (o.back() > total[side])
-      refuse(r.op, std::string(name) + " that ends at " + to_string(o.back()),
-             "an end at or before " + to_string(total[side]) + ", the packed total");
-  }
-  if (r.query_offsets.size() != r.key_offsets.size())
+// The tensor of cumulative offsets itself.
+void check_offsets(const Request& r, const Named& t) {
+  if (t.info.dtype != "int32" && t.info.dtype != "int64")
+    refuse(r.op, std::string(t.name) + " of dtype " + t.info.dtype, "int32 or int64");
+  if (t.info.size.size() != 1 || t.info.size[0] < 1)
+    refuse(r.op, std::string(t.name) + " of shape " + shape_text(t.info.size),
+           "a tensor [sequences + 1] of offsets that start at 0");
+  if (t.info.device != r.query.device)
+    refuse(r.op, std::string(t.name) + " on " + t.info.device, "device " + r.query.device + ", that of query",
+           "move them to one device");
+}
+
+void check_offset_values(const Request& r, const char* name, const std::vector<Index>& o, Index total) {
+  if (o.empty() || o[0] != 0)
     refuse(r.op,
-           to_string(r.query_offsets.size() - 1) + " query sequences and " +
-               to_string(r.key_offsets.size() - 1) + " key sequences",
-           "as many of both");
-  for (std::size_t i = 1; i < r.query_offsets.size(); ++i) {
+           o.empty() ? std::string(name) + " without entries"
+                     : std::string(name) + " that starts at " + to_string(o[0]),
+           "offsets that start at 0");
+  for (std::size_t i = 1; i < o.size(); ++i)
+    if (o[i] < o[i - 1])
+      refuse(r.op, std::string(name) + " that falls from " + to_string(o[i - 1]) + " to " + to_string(o[i]),
+             "offsets that never decrease");
+  if (o.back() > total)
+    refuse(r.op, std::string(name) + " that ends at " + to_string(o.back()),
+           "an end at or before " + to_string(total) + ", the packed total");
+}
+
+void check_maximum(const Request& r, const char* name, std::optional<Index> given,
+                   const std::vector<Index>& offsets) {
+  for (std::size_t i = 1; given && i < offsets.size(); ++i)
+    if (offsets[i] - offsets[i - 1] > *given)
+      refuse(r.op, std::string(name) + " " + to_string(*given),
+             "at least " + to_string(offsets[i] - offsets[i - 1]) + ", the length of sequence " +
+                 to_string(i - 1));
+}
+
+void add_varlen_attention(const Request& r, Problem& p) {
+  static constexpr const char* kNames[] = {"cumulative_seqlen_Q", "cumulative_seqlen_KV"};
+  const Index total[] = {r.query.size[1], r.key.size[1]};
+  if (r.cumulative_query.present != r.cumulative_key.present)
+    refuse(r.op,
+           std::string(kNames[r.cumulative_query.present ? 0 : 1]) + " without " +
+               kNames[r.cumulative_query.present ? 1 : 0],
+           "both or neither");
+  for (const Named& t : {Named{kNames[0], r.cumulative_query}, Named{kNames[1], r.cumulative_key}})
+    if (t.info.present) check_offsets(r, t);
+  const auto sequences_differ = [&](Index q, Index k) {
+    if (q != k)
+      refuse(r.op, to_string(q - 1) + " query sequences and " + to_string(k - 1) + " key sequences",
+             "as many of both");
+  };
+  if (r.cumulative_query.present) sequences_differ(r.cumulative_query.size[0], r.cumulative_key.size[0]);
+  for (const auto& [name, n] :
+       {std::pair("max_seqlen_Q", r.max_query), std::pair("max_seqlen_KV", r.max_key)})
+    if (n && (*n < 0 || *n > kMaxExtent))
+      refuse(r.op, std::string(name) + " " + to_string(*n), "0 to " + to_string(kMaxExtent));
+  const std::vector<Index>&q = r.query_offsets, &k = r.key_offsets;
+  if (q.empty() && k.empty()) {  // only the device can read them
+    if (!r.cumulative_query.present) refuse(r.op, "varlen without offsets", "cumulative_seqlen_Q and _KV");
+    p.offsets = DeviceOffsets{r.cumulative_query.size[0] - 1, total[0], total[1],
+                              r.max_query.value_or(total[0]), r.max_key.value_or(total[1])};
+    return;
+  }
+  check_offset_values(r, kNames[0], q, total[0]);
+  check_offset_values(r, kNames[1], k, total[1]);
+  sequences_differ(static_cast<Index>(q.size()), static_cast<Index>(k.size()));
+  check_maximum(r, "max_seqlen_Q", r.max_query, q);
+  check_maximum(r, "max_seqlen_KV", r.max_key, k);
+  for (std::size_t i = 1; i < q.size(); ++i) {
     Layout layout;
-    layout.query_extent[0] = r.query_offsets[i] - r.query_offsets[i - 1];
-    layout.extent[0] = r.key_offsets[i] - r.key_offsets[i - 1];
+    layout.query_extent[0] = q[i] - q[i - 1];
+    layout.extent[0] = k[i] - k[i - 1];
     p.layouts.push_back(layout);
   }
-  p.tail_query = total[0] - r.query_offsets.back();
-  p.tail_key = total[1] - r.key_offsets.back();
+  p.tail_query = total[0] - q.back();
+  p.tail_key = total[1] - k.back();
+}
+
+// Request::lenient_windows.
+void resolve_windows(const Request& r, Layout& layout, const std::string& of_sequence) {
+  for (std::size_t a = 0; r.lenient_windows && a < static_cast<std::size_t>(r.rank); ++a) {
+    if (layout.extent[a] == 1) {
+      layout.window[a] = layout.stride[a] = layout.dilation[a] = 1;
+      layout.causal[a] = false;
+    } else if (layout.window[a] == -1) {
+      if (layout.dilation[a] > 1)
+        refuse(r.op,
+               "window_size -1 with dilation " + to_string(layout.dilation[a]) + " on axis " + to_string(a) +
+                   of_sequence,
+               "dilation 1 where the window is the whole axis");
+      layout.window[a] = max_of(layout.extent[a], 1);
+    }
+  }
 }
 
 void add_varlen_layouts(const Request& r, Problem& p) {
@@ -171,6 +231,7 @@ void add_varlen_layouts(const Request& r, Problem& p) {
       layout.dilation[a] = given.dilation[a];
       layout.causal[a] = given.causal[a];
     }
+    resolve_windows(r, layout, " of sequence " + to_string(p.layouts.size()));
     p.layouts.push_back(layout);
   }
   for (const Layout& layout : r.layouts) {
@@ -228,6 +289,9 @@ void add_layout(const Request& r, Problem& p) {
         refuse(r.op, "is_causal " + to_string(causal[a]), "true or false");
       layout.causal[a] = causal[a] == 1;
     }
+    resolve_windows(r, layout, "");
+    for (int a = 0; a < r.rank; ++a)
+      p.query_layout = p.query_layout || layout.query_extent[a] != layout.extent[a];
   }
   p.layouts = {layout};
 }
@@ -283,8 +347,8 @@ Problem make_problem(const Request& r) {
     packed.rank = 1;
   }
   check_tensors(r.varlen && r.rank > 1 ? packed : r);
-  for (const TensorInfo* t : {&r.query, &r.key, &r.value, &r.additional_key, &r.additional_value, &r.out,
-                              &r.lse, &r.grad_out, &r.grad_lse})
+  for (const TensorInfo* t : {&r.query, &r.key, &r.value, &r.additional_key, &r.additional_value, &r.bias,
+                              &r.out, &r.lse, &r.grad_out, &r.grad_lse})
     if (t->present && !t->stride.empty() && t->stride.size() != t->size.size())
       refuse(r.op, to_string(t->stride.size()) + " strides for a tensor of shape " + shape_text(t->size),
              "one stride per axis");
@@ -306,7 +370,7 @@ Problem make_problem(const Request& r) {
   p.scale = r.scale;
   p.dropout = r.dropout;
   p.nondeterministic = r.nondeterministic;
-  p.bias = r.bias;
+  p.bias = r.bias.present;
   p.precision = r.precision;
   p.lse = r.direction == Direction::kBackward ? r.grad_lse.present : r.lse_wanted;
   if (r.varlen && p.batch != 1)
@@ -317,6 +381,7 @@ Problem make_problem(const Request& r) {
   else add_varlen_layouts(r, p);
   resolve_dont_care(r, p);
   check(p, r.op);
+  if (p.bias) check_exact(r, {"bias", r.bias}, shape_of(p, Role::kBias), r.query.dtype);
 
   if (r.direction == Direction::kBackward) {
     const std::string lse_type = p.dtype == DType::kFloat64 ? "float64" : "float32";
@@ -332,6 +397,7 @@ Problem make_problem(const Request& r) {
     add_strides(p, Role::kAdditionalKey, r.additional_key);
     add_strides(p, Role::kAdditionalValue, r.additional_value);
   }
+  if (p.bias) add_strides(p, Role::kBias, r.bias);
   if (r.direction == Direction::kBackward) {
     add_strides(p, Role::kOut, r.out);
     add_strides(p, Role::kLse, r.lse);

@@ -17,7 +17,7 @@ constexpr std::array<std::string_view, 7> kFunctions = {"na1d",
                                                         "multi_dimensional_attention",
                                                         "spatio_temporal_attention",
                                                         "multi_dimensional_attention_varlen"};
-constexpr Index kAttention = 3;
+constexpr Index kAttention = 3, kMultiDimensionalVarlen = 6;  // from kAttention + 1 on: lenient windows
 
 }  // namespace
 
@@ -61,7 +61,17 @@ void decode(const CallWords& w, Request& r) {
       r.key_begin.push_back(w.ranges[3 * a + 2]);
     }
   }
-  r.varlen = w.varlen;
+  r.lenient_windows = w.function > kAttention;
+  if (attention) {
+    if (!w.grids.empty() && w.grids.size() != 2)
+      refuse(r.op, std::to_string(w.grids.size()) + " numbers for lengths", "none, or max_seqlen_Q and _KV");
+    if (!w.grids.empty()) r.max_query = w.grids[0], r.max_key = w.grids[1];
+    return;
+  }
+  r.varlen = w.function == kMultiDimensionalVarlen;
+  if (!r.varlen && !w.grids.empty())
+    refuse(r.op, "token layouts of packed sequences", "none",
+           "multi_dimensional_attention_varlen takes them");
   if (w.grids.size() % (5 * rank) != 0)
     refuse(r.op, std::to_string(w.grids.size()) + " numbers for token layouts", "five per axis and sequence");
   for (std::size_t at = 0; at < w.grids.size(); at += 5 * rank) {
