@@ -51,6 +51,12 @@ NF_C_API char* nf_needed_keys(const char* problem, const int64_t* shard, int num
  * 2 meta, 3 another. */
 NF_C_API char* nf_check(const int64_t* words, int64_t count);
 
+/* Which weights dropout keeps: kept[i] = 1 or 0 for query[i] and key[i], raster numbers in their layouts
+ * (additional key j: layout tokens + j), of one batch entry (of packed sequences, their number) and query
+ * head. p: the probability to be dropped. */
+NF_C_API void nf_kept(int64_t seed, double p, int64_t batch, int64_t head, const int64_t* query,
+                      const int64_t* key, int64_t n, uint8_t* kept);
+
 #if defined(__cplusplus)
 }
 #endif

@@ -48,6 +48,17 @@ def _library() -> ctypes.CDLL:
         function = getattr(lib, name)
         function.argtypes = arguments
         function.restype = ctypes.c_void_p  # not c_char_p: the pointer must be given back
+    lib.nf_kept.argtypes = [
+        ctypes.c_int64,
+        ctypes.c_double,
+        ctypes.c_int64,
+        ctypes.c_int64,
+        words,
+        words,
+        ctypes.c_int64,
+        ctypes.c_char_p,
+    ]
+    lib.nf_kept.restype = None
     lib.nf_free.argtypes = [ctypes.c_void_p]
     lib.nf_free.restype = None
     return lib
@@ -117,6 +128,13 @@ def needed_keys(problem: str, shard: Sequence[tuple[int, int]]) -> list[tuple[in
 
 def _bits(x: float) -> int:
     return struct.unpack("<q", struct.pack("<d", x))[0]
+
+
+def kept(seed: int, p: float, batch: int, head: int, queries: Sequence[int], keys: Sequence[int]) -> bytes:
+    """Which weights dropout keeps, 1 or 0 for each pair of raster numbers (c.h, nf_kept)."""
+    buffer = ctypes.create_string_buffer(len(keys))
+    _library().nf_kept(seed, p, batch, head, _words(queries), _words(keys), len(keys), buffer)
+    return buffer.raw
 
 
 def check(tensors, scale, dropout_p, function, causal_type, flags, axes, ranges, grids) -> str:

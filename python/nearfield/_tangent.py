@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Forward-mode derivatives of attention, as a composite of torch operations over gathered keys.
 
-With s_j = scale q.k_j and p_j = exp(s_j - lse):
+With s_j = scale q.k_j + b_j, p_j = exp(s_j - lse) and m_j = 1, or what dropout makes of it:
 
-    ds_j = scale (dq.k_j + q.dk_j)      dlse = sum_j p_j ds_j
-    dout = sum_j p_j ((ds_j - dlse) v_j + dv_j)
+    ds_j = scale (dq.k_j + q.dk_j) + db_j      dlse = sum_j p_j ds_j
+    dout = sum_j m_j p_j ((ds_j - dlse) v_j + dv_j)
 
 Which keys a query sees comes from the core's interval tables. Queries are taken in chunks, so that the
 gathered keys stay small; cost O(pairs * (D + Dv)).
@@ -50,15 +50,40 @@ def _key_extents(problem: str, rank: int) -> list[int]:
     return [int(grids.split(",")[1])] if "," in grids else [int(n) for n in grids.split("x")][:rank]
 
 
-def tangents(saved, tangent, config: _ops.Config):
-    """(dout, dlse) for tangents of (q, k, v, additional k, additional v), None meaning zero."""
-    query, key, value, more_keys, more_values, out, lse = saved
+def _positions(index, query_layout, key_layout, axes):
+    """The entry of a head's flattened bias table for each raster key number of `index` [queries, keys]."""
+    at = torch.zeros_like(index)
+    queries = torch.arange(index.shape[0])[:, None]
+    for a in range(len(key_layout)):
+        behind_q, behind_k = math.prod(query_layout[a + 1 :]), math.prod(key_layout[a + 1 :])
+        window, _, dilation, _ = axes[4 * a : 4 * a + 4]
+        steps = (index // behind_k % key_layout[a] - queries // behind_q % query_layout[a]) // dilation
+        at = at * (2 * window - 1) + (steps + window - 1).clamp(0, 2 * window - 2)
+    return at
+
+
+def _kept(config: _ops.Config, batches: range, heads: int, queries, keys):
+    """[B, queries, heads, keys]: 0 or 1 / (1 - p) for raster numbers [queries, keys] of both."""
+    pairs = [t.expand_as(keys).flatten().tolist() for t in (queries, keys)]  # torch.func hides the memory
+    kept = [
+        torch.tensor(list(_core.kept(int(config.seed), config.dropout_p, batch, head, *pairs)))
+        for batch in batches
+        for head in range(heads)
+    ]
+    kept = torch.stack(kept).reshape(len(batches), heads, *keys.shape)
+    return kept.transpose(1, 2).double() / (1 - config.dropout_p)
+
+
+def tangents(saved, tangent, config: _ops.Config, first_batch: int = 0):
+    """(dout, dlse) for tangents of (q, k, v, additional k, additional v, bias), None meaning zero.
+    first_batch: by which dropout counts the first batch entry."""
+    query, key, value, more_keys, more_values, bias, out, lse = saved
     if config.varlen or config.ranges:
         raise NotImplementedError(
             f"[{config.op}] got forward-mode differentiation of packed or sharded sequences, expected whole "
             "layouts; differentiate each sequence by itself"
         )
-    problem = _ops.problem_string(query, key, value, more_keys, more_values, config)
+    problem = _ops.problem_string(query, key, value, more_keys, more_values, bias, config)
     index, seen = _visible(problem, 0)
     index, seen = index.to(query.device), seen.to(query.device)
     batch, heads, dim = query.shape[0], query.shape[-2], query.shape[-1]
@@ -81,6 +106,23 @@ def tangents(saved, tangent, config: _ops.Config):
         dmk = torch.zeros_like(mk) if tangent[3] is None else tangent[3].to(work)
         dmv = torch.zeros_like(mv) if tangent[4] is None else tangent[4].to(work)
 
+    if bias is not None:
+        positions = _positions(index.cpu(), query.shape[1:-2], key.shape[1:-2], config.axes).to(query.device)
+        table = bias.to(work).reshape(kv_heads, heads // kv_heads, -1)
+        dtable = torch.zeros_like(table) if tangent[5] is None else tangent[5].to(work).reshape(table.shape)
+
+    def of_positions(table, rows):  # [1, queries, Hkv, heads per Hkv, keys]
+        return table[:, :, rows].permute(2, 0, 1, 3).unsqueeze(0)
+
+    def kept(at, end, keys):
+        queries = torch.arange(at, end)[:, None]
+        batches = range(first_batch, first_batch + batch)
+        factors = _kept(config, batches, heads, queries, keys).to(query.device, work)
+        return grouped_heads(factors)
+
+    def grouped_heads(t):  # [B, queries, heads, keys] -> [B, queries, Hkv, heads per Hkv, keys]
+        return t.reshape(*t.shape[:2], kv_heads, heads // kv_heads, t.shape[-1])
+
     def scores(a, keys, shared):
         return torch.einsum("bqhgd,bshd->bqhgs" if shared else "bqhgd,bqshd->bqhgs", a, keys)
 
@@ -98,14 +140,25 @@ def tangents(saved, tangent, config: _ops.Config):
             blocks.append((mk, dmk, mv, dmv, True, None))
         parts = []
         for keys, dkeys, values, dvalues, shared, inside in blocks:
-            weights = torch.exp(scale * scores(own_q, keys, shared) - own_lse)
+            logits = scale * scores(own_q, keys, shared)
+            if bias is not None and not shared:
+                logits = logits + of_positions(table, positions[at:end])
+            weights = torch.exp(logits - own_lse)
             weights = torch.where(torch.isneginf(own_lse), torch.zeros_like(weights), weights)
             if inside is not None:
                 weights = torch.where(inside, weights, torch.zeros_like(weights))
             ds = scale * (scores(own_dq, keys, shared) + scores(own_q, dkeys, shared))
-            parts.append((weights, ds, values, dvalues, shared))
-        dlse = sum((w * ds).sum(-1, keepdim=True) for w, ds, *_ in parts)
-        dout = sum(weigh(w * (ds - dlse), x, s) + weigh(w, dx, s) for w, ds, x, dx, s in parts)
+            if bias is not None and not shared:
+                ds = ds + of_positions(dtable, positions[at:end])
+            kept_weights = weights
+            if config.dropout_p > 0:
+                numbers = (
+                    torch.arange(keys.shape[1])[None] + math.prod(key.shape[1:-2]) if shared else rows.cpu()
+                )
+                kept_weights = weights * kept(at, end, numbers.expand(end - at, -1))
+            parts.append((weights, kept_weights, ds, values, dvalues, shared))
+        dlse = sum((w * ds).sum(-1, keepdim=True) for w, _, ds, *_ in parts)
+        dout = sum(weigh(m * (ds - dlse), x, s) + weigh(m, dx, s) for _, m, ds, x, dx, s in parts)
         return dout, dlse.squeeze(-1)
 
     per_query = max(batch * index.shape[1] * kv_heads * max(dim, value_dim), 1)

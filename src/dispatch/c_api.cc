@@ -12,6 +12,7 @@
 
 #include "nearfield/attention.h"
 #include "problem/message.h"
+#include "runtime/philox.h"
 
 namespace nearfield {
 namespace {
@@ -212,6 +213,13 @@ char* nf_check(const int64_t* words, int64_t count) {
     if (r.cumulative_query.present || r.cumulative_key.present) r.varlen = true;
     return quoted(to_string(make_problem(r)));
   });
+}
+
+void nf_kept(int64_t seed, double p, int64_t batch, int64_t head, const int64_t* query, const int64_t* key,
+             int64_t n, uint8_t* kept) {
+  const Dropout dropout(p, seed, batch, head);
+  for (int64_t i = 0; i < n; ++i)
+    kept[i] = dropout.kept(static_cast<std::uint32_t>(query[i]), static_cast<std::uint32_t>(key[i])) ? 1 : 0;
 }
 
 }  // extern "C"
