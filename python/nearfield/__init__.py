@@ -4,11 +4,18 @@
 
 from ._core import explain, info
 from .functional import CausalType, allow_nondeterministic, attention, merge_attentions, na1d, na2d, na3d
+from .modules import Attention, NeighborhoodAttention1D, NeighborhoodAttention2D, NeighborhoodAttention3D
+from .rotary import apply_rope, rope, rope_tables
 
 __version__ = info()["version"]
 __all__ = [
+    "Attention",
     "CausalType",
+    "NeighborhoodAttention1D",
+    "NeighborhoodAttention2D",
+    "NeighborhoodAttention3D",
     "allow_nondeterministic",
+    "apply_rope",
     "attention",
     "explain",
     "info",
@@ -16,4 +23,6 @@ __all__ = [
     "na1d",
     "na2d",
     "na3d",
+    "rope",
+    "rope_tables",
 ]
