@@ -10,6 +10,7 @@ import pickle
 import pytest
 import torch
 from oracle import attend, grid_mask
+from torch.utils.checkpoint import checkpoint
 
 import nearfield as nf
 
@@ -233,9 +234,10 @@ def test_compiles_and_exports(rank, rel_pos_bias):
         torch.testing.assert_close(program(x), module(x))
 
 
-def test_vmap_grad_and_ensembles():
+@pytest.mark.parametrize("rel_pos_bias", [False, True])
+def test_vmap_grad_and_ensembles(rel_pos_bias):
     case = CASES[2]
-    models = [build(case) for _ in range(3)]
+    models = [build(case, rel_pos_bias=rel_pos_bias) for _ in range(3)]
     x = sample(case, torch.float32)
     torch.testing.assert_close(torch.vmap(models[0])(torch.stack([x, 2 * x]))[1], models[0](2 * x))
     parameters, buffers = torch.func.stack_module_state(models)
@@ -295,6 +297,23 @@ def test_attention_dropout_trains_reproducibly_and_rests_in_eval():
     before = torch.get_rng_state()
     module(x)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_dropout_is_replayed_by_compiled_code_and_checkpoints():
+    module, x = (
+        nf.NeighborhoodAttention2D(8, 2, 3, attn_drop=0.4),
+        torch.randn(2, 6, 6, 8, requires_grad=True),
+    )
+    torch._dynamo.reset()
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+
+    def gradient(call):
+        torch.manual_seed(1)
+        return torch.autograd.grad(call(x).sin().sum(), x)[0]
+
+    expected = gradient(module)
+    torch.testing.assert_close(gradient(compiled), expected)
+    assert torch.equal(gradient(lambda x: checkpoint(module, x, use_reentrant=False)), expected)
 
 
 def test_caller_tensors_stay_and_strides_are_free():
