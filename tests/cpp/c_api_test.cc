@@ -162,7 +162,7 @@ std::vector<std::int64_t> words_of_a_call() {
   const auto add = [&w](std::initializer_list<std::int64_t> list) { w.insert(w.end(), list); };
   for (int i = 0; i < 3; ++i)
     add({1, 0, 0, 0, 4, 2, 30, 4, 8});               // q, k, v: present, dtype, device, index, rank, sizes
-  for (int i = 0; i < 2; ++i) add({0, 0, 0, 0, 0});  // no additional keys
+  for (int i = 0; i < 5; ++i) add({0, 0, 0, 0, 0});  // no additional keys, bias, offsets
   add({0, 0, 0});                                    // no scale, dropout 0
   add({0, 0, 0});                                    // na1d
   add({4, 7, 1, 1, 0});                              // window, stride, dilation, causal
@@ -181,6 +181,18 @@ TEST(CApi, CheckGivesTheProblemOrTheOperatorsError) {
   expect_error(taken(nf_check(w.data(), -1)));
   for (std::size_t n = 0; n < w.size(); ++n)
     expect_error(taken(nf_check(w.data(), static_cast<std::int64_t>(n))));
+}
+
+TEST(CApi, Kept) {
+  const std::int64_t query[] = {0x13198a2e, 5}, key[] = {0x03707344, 5};
+  std::uint8_t kept[2] = {7, 7};
+  const double p = double(0xd16cfe09u) / 0x1p32;  // the generator's known answer for digits of pi
+  const auto seed = static_cast<std::int64_t>(0x299f31d0a4093822u);
+  nf_kept(seed, p, 0x243f6a88, 0x85a308d3, query, key, 1, kept);
+  EXPECT_EQ(kept[0], 1);
+  nf_kept(seed, p + 0x1p-32, 0x243f6a88, 0x85a308d3, query, key, 1, kept);
+  EXPECT_EQ(kept[0], 0);
+  EXPECT_EQ(kept[1], 7);
 }
 
 TEST(CApiFuzz, WhateverGoesIn) {

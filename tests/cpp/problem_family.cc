@@ -124,7 +124,7 @@ Problem random_problem(Rng& rng) {
     if (rng.chance(30)) p.key_range = random_range(rng, layout.extent, p.rank);
   }
   if (rng.chance(20)) p.dropout = rng.pick({0.1, 0.5, 1.0 / 3.0, 1e-300, 0.9999999999999999});
-  p.bias = !attention && !p.query_layout && rng.chance(20);
+  p.bias = !attention && !p.query_layout && !p.varlen && rng.chance(20);
   p.nondeterministic = rng.chance(20);
   if (rng.chance(30)) p.scale = rng.pick({0.0, 1.0, -2.5, 1e-30, 0.1, 1.0 / 3.0, 6.02e23, 5e-324});
   p.precision = rng.pick({Precision::kFull, Precision::kFull, Precision::kTF32, Precision::kBF16});

@@ -159,7 +159,7 @@ def test_matching_shapes():
     refused(nf.na2d, q, k, torch.randn(2, 6, 7, 2, 8), 3, says="batch")
     refused(nf.na2d, q, torch.randn(1, 6, 8, 2, 8), v, 3)
     refused(nf.na2d, q, k, torch.randn(1, 5, 7, 2, 8), 3)
-    refused(nf.na2d, q, *qkv(6, 8)[1:], 3, says=["8", "7"])  # queries on another layout: not asked for
+    refused(nf.na2d, q, *qkv(6, 8)[1:], 3, dilation=2, says=["dilation", "layouts"])  # legal with dilation 1
     refused(nf.na2d, q, k, torch.randn(1, 6, 7, 1, 8), 3, says="head")
     refused(nf.na2d, q, torch.randn(1, 6, 7, 2, 4), v, 3, says=["8", "4"])
     refused(nf.attention, *qkv(6)[:2], torch.randn(1, 5, 2, 8))
@@ -285,16 +285,10 @@ def test_dropout():
     refused(nf.na1d, *qkv(6), 3, dropout_p="0.1", error=TypeError)
 
 
-def test_what_is_not_there_yet_is_refused():
-    """Bias, dropout and packed sequences are in the signatures; until they work, there is no wrong result."""
-    waiting = (ValueError, NotImplementedError)
-    refused(nf.na1d, *qkv(6), 3, dropout_p=0.5, error=waiting, says="dropout")
-    refused(nf.attention, *qkv(6), dropout_p=0.5, error=waiting, says="dropout")
-    refused(nf.na1d, *qkv(6), 3, bias=torch.zeros(2, 5), error=waiting, says="bias")
+def test_bias():
     refused(nf.na1d, *qkv(6), 3, bias=3, error=TypeError, says="bias")
-    lengths = torch.tensor([2, 4])
-    refused(nf.attention, *qkv(6), seqlens_Q=lengths, seqlens_KV=lengths, error=waiting, says="seqlens_Q")
-    refused(nf.attention, *qkv(6), max_seqlen_Q=4, error=waiting, says="max_seqlen_Q")
+    refused(nf.na1d, *qkv(6), 3, bias=torch.zeros(2, 3), says=["bias", "(2, 5)"])
+    refused(nf.na1d, *qkv(6), 3, bias=torch.zeros(2, 5).double(), says=["bias", "float64"])
 
 
 def test_unknown_backend():
