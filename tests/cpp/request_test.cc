@@ -363,7 +363,7 @@ TEST(RequestErrors, WindowsNameTheLargestLegalValue) {
             r.window = {3, 5};
             r.dilation = {3, 1};
           },
-          {"3", "dilation 3", "largest legal window_size there is 2"});
+          {"3", "dilation 3", "largest legal kernel_size there is 2"});
   refused(image(),
           [](Request& r) {
             r.window = {1, 1};
@@ -449,7 +449,7 @@ TEST(RequestErrors, VarlenOffsetTensors) {
   refused(r, [](Request& x) { x.cumulative_query.dtype = "float32"; },
           {"cumulative_seqlen_Q", "float32", "int64"});
   refused(r, [](Request& x) { x.cumulative_key.size = {4, 1}; }, {"cumulative_seqlen_KV", "(4, 1)"});
-  refused(r, [](Request& x) { x.cumulative_key.size = {0}; }, {"cumulative_seqlen_KV", "(0)"});
+  refused(r, [](Request& x) { x.cumulative_key.size = {0}; }, {"cumulative_seqlen_KV", "(0,)"});
   refused(r, [](Request& x) { x.cumulative_key.size = {5}; }, {"3 query sequences", "4 key sequences"});
   refused(r, [](Request& x) { x.cumulative_key.device = "cuda:0"; }, {"cumulative_seqlen_KV", "cuda:0"});
   refused(r, [](Request& x) { x.cumulative_key.present = false; }, {"cumulative_seqlen_Q without"});
@@ -459,7 +459,7 @@ TEST(RequestErrors, VarlenLayouts) {
   refused(packed_images(), [](Request& r) { r.layouts[0].extent[0] = r.layouts[0].query_extent[0] = 5; },
           {"31", "28"});
   refused(packed_images(), [](Request& r) { r.layouts[1].window[1] = 3; },
-          {"3", "sequence 1", "axis 1", "largest legal kernel_size there is 2"});
+          {"3", "sequence 1", "axis 1", "largest legal window_size there is 2"});
   refused(packed_images(), [](Request& r) { r.layouts[1].stride[0] = 3; }, {"stride 3", "sequence 1"});
   refused(packed_images(), [](Request& r) { r.layouts[0].dilation[0] = 3; }, {"dilation 3", "sequence 0"});
   refused(packed_images(), [](Request& r) { r.layouts[0].extent[1] = r.layouts[0].query_extent[1] = -5; },
