@@ -25,6 +25,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "nearfield/plan.h"
 #include "nearfield/request.h"
@@ -87,10 +88,34 @@ NF_API void attention(const TensorView& query, const TensorView& key, const Tens
                       const TensorView& out, CausalType causal = CausalType::kNone,
                       const Options& options = {});
 
-// Gradients of any of the four. `request` is filled with the same arguments; out and lse are those of
+// The same with the rank taken from the tensors; one number or one per axis. A window of -1 is the whole
+// axis; on axes of one token all four are ignored.
+struct Windows {
+  std::vector<Index> size = {-1}, stride = {1}, dilation = {1}, causal = {0};
+};
+NF_API void multi_dimensional_attention(const TensorView& query, const TensorView& key,
+                                        const TensorView& value, const TensorView& out,
+                                        const Windows& windows = {}, const Options& options = {});
+// The same on [B, T, H, W, heads, channels], causal in time; windows.causal is not read.
+NF_API void spatio_temporal_attention(const TensorView& query, const TensorView& key, const TensorView& value,
+                                      const TensorView& out, const Windows& windows = {},
+                                      const Options& options = {});
+
+// Packed sequences [1, total, heads, channels]: sequence i is tokens [offsets[i], offsets[i + 1]), or the next
+// token layout in raster order. Tokens behind the last one get out 0 and lse -inf.
+NF_API void attention_varlen(const TensorView& query, const TensorView& key, const TensorView& value,
+                             const TensorView& out, std::span<const Index> query_offsets,
+                             std::span<const Index> key_offsets, CausalType causal = CausalType::kNone,
+                             const Options& options = {});
+// Layouts: extents, windows, strides, dilations and causality of every sequence, in the first `rank` entries.
+NF_API void multi_dimensional_attention_varlen(const TensorView& query, const TensorView& key,
+                                               const TensorView& value, const TensorView& out, int rank,
+                                               std::span<const Layout> layouts, const Options& options = {});
+
+// Gradients of any of them, with the same arguments; out and lse are those of
 // the forward call; grad_lse may be absent (zero).
 struct Gradients {
-  TensorView grad_out, grad_lse;                                         // in
+  TensorView grad_out, grad_lse;                                           // in
   TensorView query, key, value, additional_key, additional_value, bias{};  // out
 };
 NF_API void na1d_backward(const TensorView& query, const TensorView& key, const TensorView& value,
@@ -105,6 +130,25 @@ NF_API void na3d_backward(const TensorView& query, const TensorView& key, const 
 NF_API void attention_backward(const TensorView& query, const TensorView& key, const TensorView& value,
                                const TensorView& out, const TensorView& lse, const Gradients& gradients,
                                CausalType causal = CausalType::kNone, const Options& options = {});
+
+NF_API void multi_dimensional_attention_backward(const TensorView& query, const TensorView& key,
+                                                 const TensorView& value, const TensorView& out,
+                                                 const TensorView& lse, const Gradients& gradients,
+                                                 const Windows& windows = {}, const Options& options = {});
+NF_API void spatio_temporal_attention_backward(const TensorView& query, const TensorView& key,
+                                               const TensorView& value, const TensorView& out,
+                                               const TensorView& lse, const Gradients& gradients,
+                                               const Windows& windows = {}, const Options& options = {});
+NF_API void attention_varlen_backward(const TensorView& query, const TensorView& key, const TensorView& value,
+                                      const TensorView& out, const TensorView& lse,
+                                      const Gradients& gradients, std::span<const Index> query_offsets,
+                                      std::span<const Index> key_offsets,
+                                      CausalType causal = CausalType::kNone, const Options& options = {});
+NF_API void multi_dimensional_attention_varlen_backward(const TensorView& query, const TensorView& key,
+                                                        const TensorView& value, const TensorView& out,
+                                                        const TensorView& lse, const Gradients& gradients,
+                                                        int rank, std::span<const Layout> layouts,
+                                                        const Options& options = {});
 
 // Joins N >= 2 attentions of the same queries over disjoint keys: out = sum_i exp(lse_i - lse) out_i,
 // lse = logsumexp_i lse_i. An lse of -inf has weight 0, and its output is not read.

@@ -4,6 +4,8 @@
 // The conveniences of attention.h: views -> Request -> Problem -> plan -> run.
 #include "nearfield/attention.h"
 
+#include "problem/message.h"
+
 namespace nearfield {
 namespace {
 
@@ -30,6 +32,49 @@ Request request_of(const char* op, CausalType causal) {
   r.op = op;
   r.operation = Operation::kAttention;
   r.causal_type = causal;
+  return r;
+}
+
+Request request_of(const char* op, const TensorView& query, const Windows& windows) {
+  Request r;
+  r.op = op;
+  r.rank = query.rank - 3;
+  r.lenient_windows = true;
+  const auto per_axis = [&](const std::vector<Index>& given) {
+    return given.size() == 1 && r.rank > 0 ? std::vector<Index>(static_cast<std::size_t>(r.rank), given[0])
+                                           : given;
+  };
+  r.window = per_axis(windows.size);
+  r.stride = per_axis(windows.stride);
+  r.dilation = per_axis(windows.dilation);
+  r.causal = per_axis(windows.causal);
+  return r;
+}
+
+Request request_of_time_and_space(const char* op, const TensorView& query, const Windows& windows) {
+  Request r = request_of(op, query, windows);
+  if (query.rank != 6)
+    refuse(op, "query of rank " + std::to_string(query.rank), "rank 6, [B, T, H, W, heads, head_dim]");
+  r.causal = {1, 0, 0};
+  return r;
+}
+
+Request request_of(const char* op, std::span<const Index> query_offsets, std::span<const Index> key_offsets,
+                   CausalType causal) {
+  Request r = request_of(op, causal);
+  r.varlen = true;
+  r.query_offsets.assign(query_offsets.begin(), query_offsets.end());
+  r.key_offsets.assign(key_offsets.begin(), key_offsets.end());
+  return r;
+}
+
+Request request_of(const char* op, int rank, std::span<const Layout> layouts) {
+  Request r;
+  r.op = op;
+  r.rank = rank;
+  r.varlen = r.lenient_windows = true;
+  r.layouts.assign(layouts.begin(), layouts.end());
+  for (Layout& layout : r.layouts) layout.query_extent = layout.extent;
   return r;
 }
 
@@ -129,6 +174,54 @@ void attention_backward(const TensorView& q, const TensorView& k, const TensorVi
                         const TensorView& lse, const Gradients& gradients, CausalType causal,
                         const Options& options) {
   backward(request_of("attention_backward", causal), q, k, v, out, lse, gradients, options);
+}
+
+void multi_dimensional_attention(const TensorView& q, const TensorView& k, const TensorView& v,
+                                 const TensorView& out, const Windows& windows, const Options& options) {
+  forward(request_of("multi_dimensional_attention", q, windows), q, k, v, out, options);
+}
+void spatio_temporal_attention(const TensorView& q, const TensorView& k, const TensorView& v,
+                               const TensorView& out, const Windows& windows, const Options& options) {
+  forward(request_of_time_and_space("spatio_temporal_attention", q, windows), q, k, v, out, options);
+}
+void attention_varlen(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& out,
+                      std::span<const Index> query_offsets, std::span<const Index> key_offsets,
+                      CausalType causal, const Options& options) {
+  forward(request_of("attention_varlen", query_offsets, key_offsets, causal), q, k, v, out, options);
+}
+void multi_dimensional_attention_varlen(const TensorView& q, const TensorView& k, const TensorView& v,
+                                        const TensorView& out, int rank, std::span<const Layout> layouts,
+                                        const Options& options) {
+  forward(request_of("multi_dimensional_attention_varlen", rank, layouts), q, k, v, out, options);
+}
+
+void multi_dimensional_attention_backward(const TensorView& q, const TensorView& k, const TensorView& v,
+                                          const TensorView& out, const TensorView& lse,
+                                          const Gradients& gradients, const Windows& windows,
+                                          const Options& options) {
+  backward(request_of("multi_dimensional_attention_backward", q, windows), q, k, v, out, lse, gradients,
+           options);
+}
+void spatio_temporal_attention_backward(const TensorView& q, const TensorView& k, const TensorView& v,
+                                        const TensorView& out, const TensorView& lse,
+                                        const Gradients& gradients, const Windows& windows,
+                                        const Options& options) {
+  backward(request_of_time_and_space("spatio_temporal_attention_backward", q, windows), q, k, v, out, lse,
+           gradients, options);
+}
+void attention_varlen_backward(const TensorView& q, const TensorView& k, const TensorView& v,
+                               const TensorView& out, const TensorView& lse, const Gradients& gradients,
+                               std::span<const Index> query_offsets, std::span<const Index> key_offsets,
+                               CausalType causal, const Options& options) {
+  backward(request_of("attention_varlen_backward", query_offsets, key_offsets, causal), q, k, v, out, lse,
+           gradients, options);
+}
+void multi_dimensional_attention_varlen_backward(const TensorView& q, const TensorView& k,
+                                                 const TensorView& v, const TensorView& out,
+                                                 const TensorView& lse, const Gradients& gradients, int rank,
+                                                 std::span<const Layout> layouts, const Options& options) {
+  backward(request_of("multi_dimensional_attention_varlen_backward", rank, layouts), q, k, v, out, lse,
+           gradients, options);
 }
 
 }  // namespace nearfield
