@@ -7,7 +7,7 @@
 //
 //   axes     per axis: window, stride, dilation, causal; empty for attention
 //   grids    varlen neighborhoods: per sequence extents, windows, strides, dilations, causals
-//   ranges   per axis: extent of the global layout, first query and first key present; or empty
+//   ranges   per axis: extent of the global layout, first query and first key present
 //   tiles    empty, or three axes each of the query and key tile, forward and then backward; 0: not given
 //   backend  0: the best one; i: the i-th of nf_info's list
 //   function, causal_type, flags: nearfield/request.h, CallWords
@@ -202,8 +202,9 @@ std::tuple<Tensor, Tensor> forward(Tensor query, Tensor key, Tensor value,
                                    std::optional<Tensor> additional_keys,
                                    std::optional<Tensor> additional_values, std::optional<Tensor> bias,
                                    std::optional<Tensor> seed, std::optional<Tensor> offsets_query,
-                                   std::optional<Tensor> offsets_key, Ints axes, Ints grids, Ints ranges,
-                                   Ints tiles, std::optional<double> scale, double dropout_p,
+                                   std::optional<Tensor> offsets_key, std::optional<Ints> axes,
+                                   std::optional<Ints> grids, std::optional<Ints> ranges,
+                                   std::optional<Ints> tiles, std::optional<double> scale, double dropout_p,
                                    int64_t function, int64_t causal_type, int64_t backend, int64_t flags) {
   const Arguments a{query,
                     key,
@@ -214,10 +215,10 @@ std::tuple<Tensor, Tensor> forward(Tensor query, Tensor key, Tensor value,
                     seed,
                     offsets_query,
                     offsets_key,
-                    axes,
-                    grids,
-                    ranges,
-                    tiles,
+                    axes.value_or(Ints{}),
+                    grids.value_or(Ints{}),
+                    ranges.value_or(Ints{}),
+                    tiles.value_or(Ints{}),
                     scale,
                     dropout_p,
                     function,
@@ -242,9 +243,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(
     Tensor grad_out, std::optional<Tensor> grad_lse, Tensor query, Tensor key, Tensor value, Tensor out,
     Tensor lse, std::optional<Tensor> additional_keys, std::optional<Tensor> additional_values,
     std::optional<Tensor> bias, std::optional<Tensor> seed, std::optional<Tensor> offsets_query,
-    std::optional<Tensor> offsets_key, Ints axes, Ints grids, Ints ranges, Ints tiles,
-    std::optional<double> scale, double dropout_p, int64_t function, int64_t causal_type, int64_t backend,
-    int64_t flags) {
+    std::optional<Tensor> offsets_key, std::optional<Ints> axes, std::optional<Ints> grids,
+    std::optional<Ints> ranges, std::optional<Ints> tiles, std::optional<double> scale, double dropout_p,
+    int64_t function, int64_t causal_type, int64_t backend, int64_t flags) {
   const Arguments a{query,
                     key,
                     value,
@@ -254,10 +255,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(
                     seed,
                     offsets_query,
                     offsets_key,
-                    axes,
-                    grids,
-                    ranges,
-                    tiles,
+                    axes.value_or(Ints{}),
+                    grids.value_or(Ints{}),
+                    ranges.value_or(Ints{}),
+                    tiles.value_or(Ints{}),
                     scale,
                     dropout_p,
                     function,
@@ -301,7 +302,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(
 
 #define NF_SHARED_SCHEMA                                                                                    \
   "Tensor? additional_keys, Tensor? additional_values, Tensor? bias, Tensor? seed, Tensor? offsets_query, " \
-  "Tensor? offsets_key, int[] axes, SymInt[] grids, SymInt[] ranges, int[] tiles, float? scale, float "     \
+  "Tensor? offsets_key, int[]? axes, SymInt[]? grids, SymInt[]? ranges, int[]? tiles, float? scale, float " \
   "dropout_p, "                                                                                             \
   "int function, int causal_type, int backend, int flags"
 

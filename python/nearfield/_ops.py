@@ -34,10 +34,11 @@ class Config(NamedTuple):
     seed: torch.Tensor | None = None  # int64 [1], with dropout
     offsets_query: torch.Tensor | None = None
     offsets_key: torch.Tensor | None = None
-    axes: tuple[int, ...] = ()  # window, stride, dilation, causal of each axis
-    grids: tuple[int, ...] = ()  # token layouts of packed sequences; in attention the two maximal lengths
-    ranges: tuple[int, ...] = ()
-    tiles: tuple[int, ...] = ()
+    axes: tuple[int, ...] | None = None  # window, stride, dilation, causal of each axis
+    # Lists that have no entries are None: AOTInductor loses empty ones.
+    grids: tuple[int, ...] | None = None  # layouts of packed sequences; in attention the two maximal lengths
+    ranges: tuple[int, ...] | None = None
+    tiles: tuple[int, ...] | None = None
     scale: float | None = None
     dropout_p: float = 0.0
     function: int = 0  # index into _core.FUNCTIONS
@@ -76,9 +77,9 @@ def problem_string(query, key, value, additional_keys, additional_values, bias, 
         config.function,
         config.causal_type,
         config.flags,
-        config.axes,
-        config.ranges,
-        config.grids,
+        config.axes or (),
+        config.ranges or (),
+        config.grids or (),
     )
 
 
@@ -95,7 +96,7 @@ def _one_device(query, tensors, config: Config) -> None:
 def _all_plain(tensors, config: Config) -> bool:
     tensors = (*tensors, config.offsets_query, config.offsets_key)
     sizes = [n for t in tensors if t is not None for n in t.shape]
-    return all(type(n) is int for n in (*sizes, *config.grids, *config.ranges))
+    return all(type(n) is int for n in (*sizes, *(config.grids or ()), *(config.ranges or ())))
 
 
 @torch.library.register_fake(f"{_NAMESPACE}::forward")
@@ -253,9 +254,9 @@ def _flops(config, *shapes) -> int:
         config.function,
         config.causal_type,
         0,
-        config.axes,
-        config.ranges,
-        config.grids,
+        config.axes or (),
+        config.ranges or (),
+        config.grids or (),
     )
     return int(_core.problem(text)["flops"])
 

@@ -293,7 +293,7 @@ def _result(op: str, return_lse: bool, result):
     return result if arguments.check_bool(op, "return_lse", return_lse) else result[0]
 
 
-def _tiles(op: str, a: dict, rank: int, word: str) -> tuple[int, ...]:
+def _tiles(op: str, a: dict, rank: int, word: str) -> tuple[int, ...] | None:
     """The query and key tiles, forward and then backward, as the operator takes them."""
 
     def one(name):
@@ -302,7 +302,7 @@ def _tiles(op: str, a: dict, rank: int, word: str) -> tuple[int, ...]:
 
     names = ("q_tile", "kv_tile", "backward_q_tile", "backward_kv_tile")
     tiles = tuple(n for name in names for n in one(f"{name}_{word}"))
-    return tiles if any(tiles) else ()
+    return tiles if any(tiles) else None
 
 
 def _backend_of(op: str, a: dict, tensors, axes):
