@@ -2,8 +2,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """nearfield: attention whose visible keys are a box, over token layouts of one, two or three axes."""
 
+from . import varlen
 from ._core import explain, info
-from .functional import CausalType, allow_nondeterministic, attention, merge_attentions, na1d, na2d, na3d
+from .functional import (
+    CausalType,
+    allow_nondeterministic,
+    attention,
+    merge_attentions,
+    multi_dimensional_attention,
+    multi_dimensional_attention_varlen,
+    na1d,
+    na2d,
+    na3d,
+    spatio_temporal_attention,
+)
 from .modules import Attention, NeighborhoodAttention1D, NeighborhoodAttention2D, NeighborhoodAttention3D
 from .rotary import apply_rope, rope, rope_tables
 
@@ -20,9 +32,13 @@ __all__ = [
     "explain",
     "info",
     "merge_attentions",
+    "multi_dimensional_attention",
+    "multi_dimensional_attention_varlen",
     "na1d",
     "na2d",
     "na3d",
     "rope",
     "rope_tables",
+    "spatio_temporal_attention",
+    "varlen",
 ]

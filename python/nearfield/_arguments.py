@@ -89,21 +89,22 @@ PERFORMANCE_DEFAULTS = {
 }
 
 
-def with_performance(op: str, name: str, kwargs, direct: dict) -> dict:
-    """attention's performance arguments: the direct ones, filled up from a dictionary that may not
-    contradict them and holds nothing else. The dictionary is left as it is."""
-    merged = {key: direct.get(key, default) for key, default in PERFORMANCE_DEFAULTS.items()}
+def with_performance(op: str, name: str, kwargs, direct: dict, word: str = "size") -> dict:
+    """Performance arguments: the direct ones, filled up from a dictionary that may not contradict them and
+    holds nothing else. The dictionary is left as it is. word: tiles are called q_tile_size (attention) or
+    q_tile_shape (several axes)."""
+    defaults = {key.replace("_size", f"_{word}"): value for key, value in PERFORMANCE_DEFAULTS.items()}
+    merged = {key: direct.get(key, default) for key, default in defaults.items()}
     if kwargs is None:
         return merged
     if not isinstance(kwargs, dict):
         raise TypeError(f"[{op}] got {name} of type {type(kwargs).__name__}, expected a dict or None")
     for key, value in kwargs.items():
-        if key not in PERFORMANCE_DEFAULTS:
+        if key not in defaults:
             raise ValueError(
-                f"[{op}] got {name} with {key!r}, expected performance arguments only: "
-                f"{', '.join(PERFORMANCE_DEFAULTS)}"
+                f"[{op}] got {name} with {key!r}, expected performance arguments only: {', '.join(defaults)}"
             )
-        default = PERFORMANCE_DEFAULTS[key]
+        default = defaults[key]
         if merged[key] != default and value != default and merged[key] != value:
             raise ValueError(
                 f"[{op}] got {key}={merged[key]!r} and {name}[{key!r}]={value!r}, expected them to agree"

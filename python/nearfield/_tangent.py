@@ -78,11 +78,12 @@ def tangents(saved, tangent, config: _ops.Config, first_batch: int = 0):
     """(dout, dlse) for tangents of (q, k, v, additional k, additional v, bias), None meaning zero.
     first_batch: by which dropout counts the first batch entry."""
     query, key, value, more_keys, more_values, bias, out, lse = saved
-    if config.varlen or config.ranges:
+    if config.ranges:
         raise NotImplementedError(
-            f"[{config.op}] got forward-mode differentiation of packed or sharded sequences, expected whole "
-            "layouts; differentiate each sequence by itself"
+            f"[{config.op}] got forward-mode differentiation of a shard, expected whole layouts"
         )
+    if config.varlen:
+        return _of_each_sequence(saved, tangent, config)
     problem = _ops.problem_string(query, key, value, more_keys, more_values, bias, config)
     index, seen = _visible(problem, 0)
     index, seen = index.to(query.device), seen.to(query.device)
@@ -168,3 +169,46 @@ def tangents(saved, tangent, config: _ops.Config, first_batch: int = 0):
         return torch.zeros_like(out), torch.zeros_like(lse)
     dout, dlse = (torch.cat(p, dim=1) for p in zip(*pieces, strict=True))
     return dout.reshape(out.shape).to(out.dtype), dlse.reshape(lse.shape)
+
+
+def _of_each_sequence(saved, tangent, config: _ops.Config):
+    """Packed sequences: the tangents of each alone, side by side; those of a tail are zero."""
+    query, key, value, _, _, out, lse = saved
+    first_query = first_key = 0
+    parts = []
+    for single, queries, keys in _sequences(config):  # both: token layouts
+        end_query, end_key = first_query + math.prod(queries), first_key + math.prod(keys)
+
+        def of_queries(x, layout=queries, begin=first_query, end=end_query):
+            return None if x is None else x[:, begin:end].unflatten(1, layout)
+
+        def of_keys(x, layout=keys, begin=first_key, end=end_key):
+            return None if x is None else x[:, begin:end].unflatten(1, layout)
+
+        own = (of_queries(query), of_keys(key), of_keys(value), None, None, of_queries(out), of_queries(lse))
+        change = (of_queries(tangent[0]), of_keys(tangent[1]), of_keys(tangent[2]), None, None)
+        if end_query > first_query and end_key > first_key:
+            dout, dlse = tangents(own, change, single)
+        else:
+            dout, dlse = torch.zeros_like(own[5]), torch.zeros_like(own[6])
+        parts.append((dout.flatten(1, len(queries)), dlse.flatten(1, len(queries))))
+        first_query, first_key = end_query, end_key
+    parts.append((torch.zeros_like(out[:, first_query:]), torch.zeros_like(lse[:, first_query:])))
+    dout, dlse = (torch.cat(p, dim=1) for p in zip(*parts, strict=True))
+    return dout, dlse
+
+
+def _sequences(config: _ops.Config):
+    """For each packed sequence: the Config of the call with it alone, its query and its key layout."""
+    if config.offsets_query is not None:
+        single = config._replace(offsets_query=None, offsets_key=None, grids=())
+        queries, keys = config.offsets_query.diff().tolist(), config.offsets_key.diff().tolist()
+        for n, m in zip(queries, keys, strict=True):
+            yield single, (n,), (m,)
+        return
+    rank = len(config.axes) // 4
+    single = config._replace(grids=(), function=_core.FUNCTIONS.index("multi_dimensional_attention"))
+    for at in range(0, len(config.grids), 5 * rank):
+        layout, *axes = (config.grids[at + i * rank : at + (i + 1) * rank] for i in range(5))
+        axes = tuple(x for axis in zip(*axes, strict=True) for x in axis)
+        yield single._replace(axes=axes), tuple(layout), tuple(layout)
