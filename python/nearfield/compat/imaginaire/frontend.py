@@ -39,9 +39,15 @@ HINTS = (
 )
 
 
-def backend_of(op: str, backend):
-    """The package's names mean None, the automatic choice; ours and what is none are left to `op`."""
-    return None if isinstance(backend, str) and backend in (*BACKENDS, *KERNELS) else backend
+def backend_of(op: str, backend, where: str = "backend"):
+    """The backend for nearfield: None, the automatic choice, for the package's names."""
+    if not isinstance(backend, str) or backend in OURS:
+        return backend
+    if backend not in (*BACKENDS, *KERNELS):
+        raise ValueError(
+            f"[{op}] got {where} {backend!r}, expected one of {', '.join((*BACKENDS, *KERNELS, *OURS))}"
+        )
+    return None
 
 
 def check_hints(op: str, hints) -> None:
@@ -49,16 +55,12 @@ def check_hints(op: str, hints) -> None:
         return
     if not isinstance(hints, dict):
         raise TypeError(f"[{op}] got backend_kwargs of type {type(hints).__name__}, expected a dict or None")
-    for name, value in hints.items():
+    for name in hints:
         if name not in HINTS:
             raise ValueError(
                 f"[{op}] got backend_kwargs with {name!r}, expected hints about speed: {', '.join(HINTS)}"
             )
-        if name == "backend" and backend_of(op, value) is not None and value not in OURS:
-            raise ValueError(
-                f"[{op}] got backend {value!r} in backend_kwargs, expected one of "
-                f"{', '.join((*BACKENDS, *KERNELS, *OURS))}"
-            )
+    backend_of(op, hints.get("backend"), "backend_kwargs['backend']")
 
 
 def attention(

@@ -1,0 +1,435 @@
+# Copyright 2026 The nearfield authors.
+# SPDX-License-Identifier: Apache-2.0
+"""`attention` of packed sequences: values, gradients, bits, bad input, and torch's machinery around it."""
+
+import pytest
+import torch
+from packed import of_lengths
+from test_compile import _Calls
+from test_errors import qkv, refused
+from torch.autograd import forward_ad, gradcheck
+from torch.utils.checkpoint import checkpoint
+
+import nearfield as nf
+from nearfield import varlen
+
+SELF = [(5, 5), (1, 1), (7, 7)]
+CROSS = [(5, 3), (1, 4), (3, 8), (6, 6)]
+HOLES = [(0, 0), (4, 0), (3, 5), (0, 6), (2, 2), (0, 0)]
+PACKED = [
+    of_lengths(SELF),
+    of_lengths(SELF, "dc", kv_heads=1, tail=(3, 3)),
+    of_lengths(CROSS, "tl", heads=4, kv_heads=2, value_dim=5),
+    of_lengths(CROSS, "br", dim=7, tail=(0, 2)),
+    of_lengths(CROSS, scale=0.0, tail=(4, 0)),
+    of_lengths(HOLES, "tl"),
+    of_lengths(HOLES, "br", heads=3, kv_heads=1, tail=(2, 1)),
+    of_lengths([(70, 45), (33, 130)], "br", heads=4, kv_heads=2, dim=16, value_dim=24),
+    of_lengths([]),
+    of_lengths([], "tl", tail=(3, 2)),
+    of_lengths([(0, 0), (0, 0)], "dc"),
+    of_lengths([(0, 3)]),
+    of_lengths([(3, 0)], "br", tail=(1, 1)),
+]
+SMALL = {"heads": 2, "kv_heads": 1, "dim": 2, "value_dim": 3}
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler():
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=["f32", "f64", "bf16"])
+@pytest.mark.parametrize("packed", PACKED, ids=str)
+def test_against_the_oracle(packed, dtype, backend):
+    inputs = packed.inputs(dtype)
+    packed.check(inputs, backend, *packed.upstream(inputs))
+
+
+@pytest.mark.parametrize("packed", PACKED, ids=str)
+def test_same_bits_packed_and_alone(packed, backend):
+    packed.check_bits_of_each_alone(packed.inputs(), backend)
+
+
+def test_same_bits_wherever_a_sequence_lies(backend):
+    """First or last, among long or short ones, with a tail or without."""
+    kw = {"heads": 4, "kv_heads": 2, "dim": 16, "value_dim": 16}
+    of_lengths([(40, 30), (40, 30), (3, 100), (40, 30)], "br", tail=(9, 5), **kw).check_bits_of_each_alone(
+        of_lengths([(40, 30), (40, 30), (3, 100), (40, 30)], "br", tail=(9, 5), **kw).inputs(), backend
+    )
+
+
+@pytest.mark.parametrize("packed", [p for p in PACKED if p.tail_query == p.tail_key == 0], ids=str)
+def test_lengths_and_offsets_are_the_same_call(packed, backend):
+    """Lengths or offsets, int32 or int64, with or without the longest: the same bits."""
+    inputs = packed.inputs()
+    kw = {"backend": backend, "return_lse": True, "scale": packed.like.scale}
+    if packed.like.causal:
+        kw.update(is_causal=True)
+        kw["causal_type"] = {"tl": nf.CausalType.TopLeft, "br": nf.CausalType.BottomRight}.get(
+            packed.like.causal, nf.CausalType.DontCare
+        )
+    expected = packed.call(inputs, backend)
+    for dtype in (torch.int32, torch.int64):
+        lengths = [torch.tensor(n, dtype=dtype) for n in packed.lengths()]
+        offsets = packed.offsets(dtype)
+        made = varlen.generate_varlen_parameters(*inputs, *lengths)
+        assert [x.tolist() for x in made[:2]] == [x.tolist() for x in offsets]
+        assert all(x.dtype == torch.int32 for x in made[:2]) and all(type(n) is int for n in made[2:])
+        assert made[2:] == tuple(max(n, default=0) for n in packed.lengths())
+        names = ("cumulative_seqlen_Q", "cumulative_seqlen_KV", "max_seqlen_Q", "max_seqlen_KV")
+        for got in (
+            nf.attention(*inputs, seqlens_Q=lengths[0], seqlens_KV=lengths[1], **kw),
+            nf.attention(*inputs, cumulative_seqlen_Q=offsets[0], cumulative_seqlen_KV=offsets[1], **kw),
+            nf.attention(*inputs, **dict(zip(names, made, strict=True)), **kw),
+        ):
+            assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+
+
+def test_without_lengths_nothing_is_packed():
+    q, k, v = qkv(6, batch=2)
+    names = ("cumulative_seqlen_Q", "cumulative_seqlen_KV", "max_seqlen_Q", "max_seqlen_KV")
+    made = varlen.generate_varlen_parameters(q, k, v)
+    assert made == (None, None, 0, 0)
+    assert torch.equal(nf.attention(q, k, v, **dict(zip(names, made, strict=True))), nf.attention(q, k, v))
+
+
+def test_offsets_of_any_stride():
+    packed = of_lengths(CROSS, "tl")
+    inputs = packed.inputs()
+    queries, keys = (torch.stack([o, o + 99], 1)[:, 0] for o in packed.offsets())
+    assert not queries.is_contiguous()
+    got = nf.attention(
+        *inputs,
+        True,
+        nf.CausalType.TopLeft,
+        cumulative_seqlen_Q=queries,
+        cumulative_seqlen_KV=keys,
+        return_lse=True,
+    )
+    assert all(torch.equal(a, b) for a, b in zip(got, packed.call(inputs), strict=True))
+
+
+def test_performance_arguments(backend):
+    packed = of_lengths(CROSS, "br")
+    inputs = packed.inputs()
+    hints = {"backward_kv_splits": 2, "run_persistent_kernel": False, "kernel_schedule": "coop"}
+    kwargs = {"backend": backend, **hints}
+    before = dict(kwargs)
+    expected = packed.call(inputs, backend)
+    for got in (packed.call(inputs, backend, **hints), packed.call(inputs, None, backend_kwargs=kwargs)):
+        assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+    assert kwargs == before
+
+
+# ------------------------------------------------------------------------------------------------
+# Derivatives
+
+
+def _seen(packed, out, lse):
+    """lse without the rows that see nothing: finite differences of -inf are NaN."""
+    return out, lse.masked_fill(lse.detach().isinf(), 0)
+
+
+GRADCHECK = [
+    of_lengths([(3, 2), (0, 2), (2, 4)], "br", tail=(1, 1), **SMALL),
+    of_lengths([(2, 0), (2, 3)], "tl", **SMALL),
+    of_lengths([(3, 3), (1, 1)], "dc", scale=-1.5, **SMALL),
+]
+
+
+@pytest.mark.parametrize("packed", GRADCHECK, ids=str)
+def test_gradcheck(packed, backend):
+    leaves = packed.inputs(torch.float64, requires_grad=True)
+    assert gradcheck(lambda *x: _seen(packed, *packed.call(x, backend)), leaves)
+
+
+@pytest.mark.parametrize("packed", GRADCHECK, ids=str)
+def test_jvp_is_that_of_each_sequence(packed, backend):
+    inputs, change = packed.inputs(torch.float64), packed.inputs(torch.float64, seed=9)
+
+    def f(*x):
+        return _seen(packed, *packed.call(x, backend))
+
+    step = 1e-6
+    plus, minus = (f(*(x + s * t for x, t in zip(inputs, change, strict=True))) for s in (step, -step))
+    got = torch.func.jvp(f, tuple(inputs), tuple(change))[1]
+    for a, p, m in zip(got, plus, minus, strict=True):
+        torch.testing.assert_close(a, (p - m) / (2 * step), rtol=1e-6, atol=1e-8)
+    with forward_ad.dual_level():  # one input alone
+        out = packed.call([inputs[0], forward_ad.make_dual(inputs[1], change[1]), inputs[2]], backend)[0]
+        one = forward_ad.unpack_dual(out).tangent
+    zeros = [torch.zeros_like(x) for x in inputs]
+    expected = torch.func.jvp(f, tuple(inputs), (zeros[0], change[1], zeros[2]))[1][0]
+    torch.testing.assert_close(one, expected)
+    forward = torch.func.jacfwd(lambda q: f(q, *inputs[1:])[0])(inputs[0])
+    backward = torch.func.jacrev(lambda q: f(q, *inputs[1:])[0])(inputs[0])
+    torch.testing.assert_close(forward, backward, rtol=1e-10, atol=1e-12)
+
+
+def test_vmap_and_its_gradients(backend):
+    packed = of_lengths(CROSS, "br", **SMALL)
+    stacked = [torch.stack(x) for x in zip(*(packed.inputs(torch.float64, s) for s in range(3)), strict=True)]
+
+    def f(*x):
+        return _seen(packed, *packed.call(x, backend))
+
+    def loss(*x):
+        return sum(y.sin().sum() for y in f(*x))
+
+    for i, got in enumerate(torch.vmap(f)(*stacked)):
+        expected = torch.stack([f(*x)[i] for x in zip(*stacked, strict=True)])
+        torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-13)
+    each = [torch.func.grad(loss, (0, 1, 2))(*x) for x in zip(*stacked, strict=True)]
+    mapped = torch.vmap(torch.func.grad(loss, (0, 1, 2)))(*stacked)
+    through = torch.func.grad(lambda *x: torch.vmap(loss)(*x).sum(), (0, 1, 2))(*stacked)
+    for a, b, c in zip(mapped, through, zip(*each, strict=True), strict=True):
+        torch.testing.assert_close(a, torch.stack(c), rtol=1e-11, atol=1e-12)
+        torch.testing.assert_close(b, torch.stack(c), rtol=1e-11, atol=1e-12)
+    with pytest.raises(ValueError, match="offset"):
+        offsets = torch.stack(packed.offsets()[:1] * 3)
+        torch.vmap(
+            lambda o: nf.attention(
+                *packed.inputs(), cumulative_seqlen_Q=o, cumulative_seqlen_KV=packed.offsets()[1]
+            )
+        )(offsets)
+
+
+def test_checkpoint_autocast_and_double_backward(backend):
+    packed = of_lengths(CROSS, "tl", tail=(2, 3))
+    leaves = packed.inputs(requires_grad=True)
+    seeds = packed.upstream(leaves)
+    expected = torch.autograd.grad(packed.call(leaves, backend), leaves, seeds)
+    again = checkpoint(lambda *x: packed.call(x, backend), *leaves, use_reentrant=False)
+    got = torch.autograd.grad(again, leaves, seeds)
+    assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out, lse = packed.call(leaves, backend)
+    low = packed.call([x.detach().bfloat16() for x in leaves], backend)
+    assert torch.equal(out, low[0]) and torch.equal(lse, low[1])
+    first = torch.autograd.grad(packed.call(leaves, backend)[0].sum(), leaves, create_graph=True)
+    with pytest.raises((RuntimeError, NotImplementedError), match=r"(?i)double backward|second|twice"):
+        torch.autograd.grad(first[0].square().sum(), leaves)
+
+
+# ------------------------------------------------------------------------------------------------
+# Compile, export, meta
+
+
+@pytest.mark.parametrize("packed", [PACKED[3], PACKED[6], PACKED[9]], ids=str)
+def test_opcheck(packed):
+    leaves = packed.inputs(requires_grad=True)
+    with _Calls() as recorded:
+        result = packed.call(leaves)
+        torch.autograd.grad(result, leaves, packed.upstream(leaves))
+    (forward, args, kw), (backward, back_args, back_kw) = recorded.calls
+    torch.library.opcheck(forward, (*leaves, *args[3:]), kw)
+    tests = ("test_schema", "test_faketensor", "test_aot_dispatch_dynamic")
+    detached = tuple(x.detach() if isinstance(x, torch.Tensor) else x for x in back_args)
+    torch.library.opcheck(backward, detached, back_kw, test_utils=tests)
+
+
+def _attend(q, k, v, offsets_q, offsets_k, longest_q=None, longest_k=None):
+    return nf.attention(
+        q, k, v, True, nf.CausalType.BottomRight, cumulative_seqlen_Q=offsets_q, return_lse=True,
+        cumulative_seqlen_KV=offsets_k, max_seqlen_Q=longest_q, max_seqlen_KV=longest_k)  # fmt: skip
+
+
+@pytest.mark.parametrize("maxima", [False, True])
+@pytest.mark.parametrize("train", [False, True])
+def test_at_most_one_recompilation_over_lengths(train, maxima):
+    """Totals, lengths, the number of sequences and the longest change; fullgraph, so no graph breaks."""
+    for dynamic, most in ((None, 2), (True, 1)):
+        torch._dynamo.reset()
+        with torch._dynamo.config.patch(recompile_limit=most):  # one more graph is an error
+            compiled = torch.compile(_attend, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+            for pairs in (CROSS, [(9, 9), (4, 2)], [(3, 5)] * 5, [(17, 30), (2, 4), (5, 5)]):
+                packed = of_lengths(pairs, "br", tail=(2, 3))
+                leaves = packed.inputs(requires_grad=train)
+                longest = [max(n) for n in packed.lengths()] if maxima else []
+                got = compiled(*leaves, *packed.offsets(), *longest)
+                for a, b in zip(got, packed.call(leaves), strict=True):
+                    torch.testing.assert_close(a, b)
+                if train:
+                    seeds = packed.upstream(leaves)
+                    expected = torch.autograd.grad(packed.call(leaves), leaves, seeds)
+                    for a, b in zip(torch.autograd.grad(got, leaves, seeds), expected, strict=True):
+                        torch.testing.assert_close(a, b)
+
+
+def test_lengths_compile_too():
+    """Unread: their sum is not compared with the total, and the rest is a tail."""
+    packed = of_lengths(SELF, "dc")
+    inputs = packed.inputs()
+
+    def f(q, k, v, lengths):
+        return nf.attention(
+            q, k, v, True, nf.CausalType.DontCare, seqlens_Q=lengths, seqlens_KV=lengths, return_lse=True
+        )
+
+    lengths = torch.tensor([5, 1, 7])
+    got = torch.compile(f, fullgraph=True, backend="aot_eager")(*inputs, lengths)
+    for a, b in zip(got, packed.call(inputs), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_export_with_dynamic_totals():
+    total, keys = torch.export.Dim("total", min=2, max=4096), torch.export.Dim("keys", min=2, max=4096)
+    sequences = torch.export.Dim("sequences", min=2, max=64)
+    first = of_lengths(CROSS, "br", tail=(2, 3))
+    program = torch.export.export(
+        _Model5(),
+        (*first.inputs(), *first.offsets()),
+        dynamic_shapes=({1: total}, {1: keys}, {1: keys}, {0: sequences}, {0: sequences}),
+    )
+    for packed in (first, of_lengths([(9, 12), (1, 1), (0, 3)], "br"), of_lengths([(4, 4)], "br")):
+        inputs = packed.inputs()
+        got = program.module()(*inputs, *packed.offsets())
+        for a, b in zip(got, packed.call(inputs), strict=True):
+            torch.testing.assert_close(a, b)
+
+
+class _Model5(torch.nn.Module):
+    def forward(self, q, k, v, offsets_q, offsets_k):
+        return _attend(q, k, v, offsets_q, offsets_k)
+
+
+def test_meta_and_unread_lengths():
+    packed = of_lengths(SELF)
+    lengths, offsets = (
+        torch.tensor([5, 1, 7], device="meta"),
+        torch.zeros(4, dtype=torch.int32, device="meta"),
+    )
+    inputs = [x.to("meta") for x in packed.inputs()]
+    for kw in (
+        {"seqlens_Q": lengths, "seqlens_KV": lengths},
+        {"cumulative_seqlen_Q": offsets, "cumulative_seqlen_KV": offsets},
+    ):
+        out, lse = nf.attention(*inputs, return_lse=True, **kw)
+        assert out.shape == (1, 13, 2, 8) and lse.shape == (1, 13, 2) and out.device.type == "meta"
+    refused(varlen.generate_varlen_parameters, *inputs, lengths, lengths, says="values")
+
+
+# ------------------------------------------------------------------------------------------------
+# Bad input
+
+OFFSETS = ("cumulative_seqlen_Q", "cumulative_seqlen_KV")
+LENGTHS = ("seqlens_Q", "seqlens_KV")
+
+
+def _tensor(*values, dtype=torch.int32):
+    return torch.tensor(values, dtype=dtype)
+
+
+@pytest.mark.parametrize("names", [OFFSETS, LENGTHS])
+def test_both_or_neither(names):
+    inputs = qkv(6)
+    for name in names:
+        refused(nf.attention, *inputs, says=[name, "both"], **{name: _tensor(0, 6)})
+    good = dict.fromkeys(OFFSETS, _tensor(0, 6))
+    for name in ("max_seqlen_Q", "max_seqlen_KV"):
+        refused(nf.attention, *inputs, says=[name, "both"], **good, **{name: 6})
+        refused(nf.attention, *inputs, says=[name, "cumulative_seqlen_Q"], **{name: 6})
+
+
+def test_lengths_or_offsets_but_not_both():
+    lengths = dict.fromkeys(LENGTHS, _tensor(2, 4))
+    for more in (
+        dict.fromkeys(OFFSETS, _tensor(0, 2, 6)),
+        {"max_seqlen_Q": 4},
+        {"max_seqlen_KV": 4},
+        {"max_seqlen_Q": 0, "max_seqlen_KV": 0},
+        {"cumulative_seqlen_Q": _tensor(0, 2, 6), "cumulative_seqlen_KV": _tensor(0, 2, 6)},
+    ):
+        refused(nf.attention, *qkv(6), **lengths, **more, says=[next(iter(more)), "seqlens_Q"])
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_kinds_of_offsets(side):
+    for names, good in ((OFFSETS, _tensor(0, 2, 6)), (LENGTHS, _tensor(2, 4))):
+
+        def bad(x, names=names, good=good, **kw):
+            a = {names[1 - side]: good, names[side]: x}
+            functions = [nf.attention]
+            if names is LENGTHS:
+                functions.append(varlen.generate_varlen_parameters)
+            for function in functions:
+                refused(function, *qkv(6), **a, **kw)
+
+        bad([0, 2, 6], error=TypeError, says=names[side])
+        bad(good.float(), says=[names[side], "float32", "int32"])
+        bad(good.to(torch.int16), says=[names[side], "int16"])
+        bad(good > 1, says=[names[side], "bool"])
+        bad(good[None], says=[names[side], "rank 2"])
+        bad(good[0], says=[names[side], "rank 0"])
+        bad(good.to("meta"), says=[names[side], "meta", "device"])
+        bad(good.to_sparse(), error=NotImplementedError, says=names[side])
+        bad(good[:-1] if names is OFFSETS else _tensor(6), says=["1", "2"])  # another number of sequences
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_values_of_offsets(side):
+    good = _tensor(0, 2, 6)
+    for bad, says in (
+        (_tensor(1, 2, 6), "starts at 1"),
+        (_tensor(-1, 2, 6), "starts at -1"),
+        (_tensor(0, 5, 4), "falls from 5 to 4"),
+        (_tensor(0, -1, 4), "falls from 0 to -1"),
+        (_tensor(0, 2, 7), ["ends at 7", "6"]),
+        (_tensor(0, 2, 2**62, dtype=torch.int64), str(2**62)),
+        (_tensor(), "without entries"),
+    ):
+        refused(nf.attention, *qkv(6), says=[says, OFFSETS[side]] if isinstance(says, str) else says,
+                **{OFFSETS[side]: bad, OFFSETS[1 - side]: good})  # fmt: skip
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_values_of_lengths(side):
+    for bad, says in (
+        (_tensor(2, 5), ["7", "6"]),
+        (_tensor(2, 3), ["5", "6"]),
+        (_tensor(0, 0), ["0", "6"]),
+        (_tensor(8, -2), ["-2", "sequence 1"]),
+        (_tensor(2**40, 6, dtype=torch.int64), [str(2**40 + 6)]),
+    ):
+        a = {LENGTHS[side]: bad, LENGTHS[1 - side]: _tensor(2, 4)}
+        for function in (nf.attention, varlen.generate_varlen_parameters):
+            refused(function, *qkv(6), **a, says=[*says, LENGTHS[side]])
+
+
+@pytest.mark.parametrize("name", ["max_seqlen_Q", "max_seqlen_KV"])
+def test_maxima(name):
+    good = {**dict.fromkeys(OFFSETS, _tensor(0, 2, 6)), "max_seqlen_Q": 4, "max_seqlen_KV": 5}
+    inputs = qkv(6)
+    expected = nf.attention(*inputs, **good)
+    assert torch.equal(nf.attention(*inputs, **{**good, name: 100}), expected)  # an upper bound is enough
+    for bad in (3, 0, -1):
+        refused(nf.attention, *inputs, **{**good, name: bad}, says=[name, str(bad), "4"])
+    for bad in (4.0, "4", True, _tensor(4)):
+        refused(nf.attention, *inputs, **{**good, name: bad}, error=TypeError, says=name)
+
+
+def test_batch_and_totals():
+    offsets = dict.fromkeys(OFFSETS, _tensor(0, 2, 6))
+    refused(nf.attention, *qkv(6, batch=2), **offsets, says=["batch 2", "batch 1"])
+    lengths = dict.fromkeys(LENGTHS, _tensor(2, 4))
+    refused(nf.attention, *qkv(6, batch=2), **lengths, says=["batch 2", "batch 1"])
+    refused(varlen.generate_varlen_parameters, *qkv(6, batch=2), **lengths, says="1, total")
+    q, k, v = qkv(6)
+    refused(varlen.generate_varlen_parameters, q, k, v[:, :5], **lengths, says=["6", "5"])
+    refused(varlen.generate_varlen_parameters, q[0], k, v, **lengths, says="query")
+    refused(varlen.generate_varlen_parameters, q, None, v, **lengths, error=TypeError, says="key")
+    for x in (torch.zeros(()), torch.zeros(6)):
+        refused(nf.attention, x, x, x, **lengths)
+
+
+def test_dont_care_is_asked_of_every_sequence():
+    match = refused(
+        nf.attention, *qkv(6), True, nf.CausalType.DontCare,
+        cumulative_seqlen_Q=_tensor(0, 2, 6), cumulative_seqlen_KV=_tensor(0, 3, 6))  # fmt: skip
+    assert "2" in match[0] and "3" in match[0]
+
+
+def test_a_causal_type_must_be_specified_here_too():
+    with pytest.raises(ValueError, match=r"^Argument causal_type must be specified"):
+        nf.attention(*qkv(6), is_causal=True, **dict.fromkeys(LENGTHS, _tensor(2, 4)))
