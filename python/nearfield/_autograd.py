@@ -93,7 +93,7 @@ class _Full(Function):
 def _mapped(apply, first: int, info, in_dims, numbers, tensors):
     """vmap of a Function of ours with `first` tensors before query."""
     size, n = info.batch_size, first + _ops.INPUTS - 1
-    config = _ops.Config(None, None, None, *numbers)
+    config = _ops.Config(*tensors[n + 1 :], *numbers)
     if _ops.foldable(config, tensors[n], in_dims[1 + n :]):
         results = apply(numbers, *_ops.fold(tensors[:n], in_dims[1 : 1 + n], size), *tensors[n:])
         results = tuple(_ops.unfold(r, size) for r in results)

@@ -59,9 +59,9 @@ def attention(
         causal_type: a `CausalType`; ignored without `is_causal`.
         scale: factor of the scores; default `D ** -0.5`.
         seqlens_Q, seqlens_KV: lengths [n] of sequences packed along the token axis of `[1, total, heads,
-            channels]`, int32 or int64, on the device of query; they add up to the totals. They are read, which
-            waits for a GPU: `nearfield.varlen.generate_varlen_parameters` reads them once for all layers,
-            and gives the four arguments that follow.
+            channels]`, int32 or int64, on the device of query; they add up to the totals. They are read,
+            which waits for a GPU: `nearfield.varlen.generate_varlen_parameters` reads them once for all
+            layers, and gives the four arguments that follow.
         cumulative_seqlen_Q, cumulative_seqlen_KV: offsets [n + 1] instead: sequence b owns the tokens
             `offsets[b] .. offsets[b + 1] - 1`. Tokens behind the last offset belong to no sequence.
         max_seqlen_Q, max_seqlen_KV: upper bounds on the lengths; both or neither.

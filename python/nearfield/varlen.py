@@ -101,7 +101,7 @@ def generate_multi_dim_varlen_parameters(
     grids = tuple(int(x) for four in each for numbers in (*four, causal) for x in numbers)
     tokens = sum(math.prod(layout) for layout in layouts)
     _check_tensors_to_come(op, rank, grids, tokens, head_dim, device, dtype, requires_grad)
-    return {"format": "nearfield varlen 1", "rank": rank, "tokens": tokens, "grids": grids}
+    return {"format": "nearfield varlen 1", "rank": rank, "grids": grids}
 
 
 def _layouts(op: str, given) -> list[tuple[int, ...]]:

@@ -184,7 +184,7 @@ def evaluate(
             return x.transpose(1, 2).reshape(like.shape)
 
         bound = eps_out * out.abs().clamp_min(tiny) + c * eps_p * (p @ v.abs()).transpose(1, 2).reshape(
-            *rows, heads, -1
+            *rows, heads, value.shape[-1]
         )
         result = {
             "out": Expected(out.detach(), bound),
