@@ -173,7 +173,7 @@ def tangents(saved, tangent, config: _ops.Config, first_batch: int = 0):
 
 def _of_each_sequence(saved, tangent, config: _ops.Config):
     """Packed sequences: the tangents of each alone, side by side; those of a tail are zero."""
-    query, key, value, _, _, out, lse = saved
+    query, key, value, *_, out, lse = saved
     first_query = first_key = 0
     parts = []
     for single, queries, keys in _sequences(config):  # both: token layouts
@@ -185,12 +185,14 @@ def _of_each_sequence(saved, tangent, config: _ops.Config):
         def of_keys(x, layout=keys, begin=first_key, end=end_key):
             return None if x is None else x[:, begin:end].unflatten(1, layout)
 
-        own = (of_queries(query), of_keys(key), of_keys(value), None, None, of_queries(out), of_queries(lse))
-        change = (of_queries(tangent[0]), of_keys(tangent[1]), of_keys(tangent[2]), None, None)
+        absent = (None,) * (len(tangent) - 3)
+        own_out, own_lse = of_queries(out), of_queries(lse)
         if end_query > first_query and end_key > first_key:
+            own = (of_queries(query), of_keys(key), of_keys(value), *absent, own_out, own_lse)
+            change = (of_queries(tangent[0]), of_keys(tangent[1]), of_keys(tangent[2]), *absent)
             dout, dlse = tangents(own, change, single)
         else:
-            dout, dlse = torch.zeros_like(own[5]), torch.zeros_like(own[6])
+            dout, dlse = torch.zeros_like(own_out), torch.zeros_like(own_lse)
         parts.append((dout.flatten(1, len(queries)), dlse.flatten(1, len(queries))))
         first_query, first_key = end_query, end_key
     parts.append((torch.zeros_like(out[:, first_query:]), torch.zeros_like(lse[:, first_query:])))
