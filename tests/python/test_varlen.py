@@ -398,7 +398,12 @@ def test_maxima(name):
     expected = nf.attention(*inputs, **good)
     assert torch.equal(nf.attention(*inputs, **{**good, name: 100}), expected)  # an upper bound is enough
     for bad in (3, 0, -1):
-        refused(nf.attention, *inputs, **{**good, name: bad}, says=[name, str(bad), "4" if bad == 3 else "expected"])
+        refused(
+            nf.attention,
+            *inputs,
+            **{**good, name: bad},
+            says=[name, str(bad), "4" if bad == 3 else "expected"],
+        )
     for bad in (4.0, "4", True, _tensor(4)):
         refused(nf.attention, *inputs, **{**good, name: bad}, error=TypeError, says=name)
 
