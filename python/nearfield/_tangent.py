@@ -176,7 +176,7 @@ def _of_each_sequence(saved, tangent, config: _ops.Config):
     query, key, value, *_, out, lse = saved
     first_query = first_key = 0
     parts = []
-    for single, queries, keys in _sequences(config):  # both: token layouts
+    for i, (single, queries, keys) in enumerate(_sequences(config)):  # both: token layouts
         end_query, end_key = first_query + math.prod(queries), first_key + math.prod(keys)
 
         def of_queries(x, layout=queries, begin=first_query, end=end_query):
@@ -190,7 +190,7 @@ def _of_each_sequence(saved, tangent, config: _ops.Config):
         if end_query > first_query and end_key > first_key:
             own = (of_queries(query), of_keys(key), of_keys(value), *absent, own_out, own_lse)
             change = (of_queries(tangent[0]), of_keys(tangent[1]), of_keys(tangent[2]), *absent)
-            dout, dlse = tangents(own, change, single)
+            dout, dlse = tangents(own, change, single, first_batch=i)
         else:
             dout, dlse = torch.zeros_like(own_out), torch.zeros_like(own_lse)
         parts.append((dout.flatten(1, len(queries)), dlse.flatten(1, len(queries))))

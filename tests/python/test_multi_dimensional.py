@@ -162,14 +162,14 @@ MIXED = [
     na((3, 9), (3, 2), stride=(3, 1), dilation=(1, 4), causal=(True, False), kv_heads=1, value_dim=5),
     na((1, 1), (1, 1), causal=(True, False), kv_heads=1, value_dim=5),
 ]
+THREE = [na((2, 3, 4), (2, 3, 2)), na((3, 4, 4), (2, 1, 4), stride=(2, 1, 3)), na((2, 1, 2), (1, 1, 1))]
 PACKED = [
     of_layouts(TWO),
     of_layouts(TWO, tail=4),
     of_layouts(MIXED, tail=1),
     of_layouts([na((20,), (5,), stride=2, heads=4), na((9,), (3,), heads=4), na((33,), (33,), heads=4)]),
     of_layouts([na((9,), (3,), causal=True), na((12,), (2,), stride=2, dilation=5, causal=True)], tail=3),
-    of_layouts([na((2, 3, 4), (2, 3, 2)), na((3, 4, 4), (2, 1, 4), stride=(2, 1, 3)), na((1, 2, 2), (1, 2, 2))],
-               tail=1),
+    of_layouts(THREE),
     of_layouts([na((0, 4), (2, 3)), na((3, 3), (2, 2)), na((5, 0), (1, 1)), na((0, 0), (4, 4))], tail=2),
     of_layouts([na((0,), (3,))]),
     of_layouts([na((0,), (3,))], tail=5),

@@ -122,6 +122,35 @@ def test_performance_arguments(backend):
     assert kwargs == before
 
 
+def test_dropout_counts_a_sequence_as_a_batch_entry(backend):
+    """Sequences of one length drop the weights that the same batch would drop, in every derivative."""
+    q, k, v = qkv(6, kv_heads=1, batch=3, dtype=torch.float64)
+    packed = [x.flatten(0, 1)[None] for x in (q, k, v)]
+    offsets = torch.arange(4) * 6
+
+    def batch(*x):
+        torch.manual_seed(7)
+        return nf.attention(*x, backend=backend, dropout_p=0.4)
+
+    def sequences(*x):
+        torch.manual_seed(7)
+        kw = {"cumulative_seqlen_Q": offsets, "cumulative_seqlen_KV": offsets, "dropout_p": 0.4}
+        return nf.attention(*x, backend=backend, **kw)
+
+    out, change = batch(q, k, v), qkv(6, kv_heads=1, batch=3, dtype=torch.float64)
+    assert not torch.equal(out, nf.attention(q, k, v, backend=backend))
+    assert torch.equal(sequences(*packed), out.flatten(0, 1)[None])
+    seed = torch.randn_like(out)
+    leaves = [x.requires_grad_() for x in (q, k, v)]
+    expected = torch.autograd.grad(batch(*leaves), leaves, seed)
+    leaves = [x.requires_grad_() for x in packed]
+    got = torch.autograd.grad(sequences(*leaves), leaves, seed.flatten(0, 1)[None])
+    assert all(torch.equal(a, b.flatten(0, 1)[None]) for a, b in zip(got, expected, strict=True))
+    expected = torch.func.jvp(batch, (q, k, v), tuple(change))[1]
+    got = torch.func.jvp(sequences, tuple(packed), tuple(x.flatten(0, 1)[None] for x in change))[1]
+    torch.testing.assert_close(got, expected.flatten(0, 1)[None])
+
+
 # ------------------------------------------------------------------------------------------------
 # Derivatives
 
