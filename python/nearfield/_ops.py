@@ -9,6 +9,7 @@ plain integers.
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -243,10 +244,24 @@ def _backward_vmap(info, in_dims, *args):
 # ---- torch.utils.flop_counter: useful work, counted by the geometry
 
 
-def _flops(config, *shapes) -> int:
-    tensors = [None if s is None else ("float32", "cpu", 0, tuple(s)) for s in shapes]
-    if config.offsets_query is not None:
-        return 0  # lengths are data: the counter sees shapes only
+def _flops(config: Config, *tensors) -> int:
+    shapes = [None if t is None else tuple(t.shape) for t in tensors]
+    if config.offsets_query is None:
+        return _flops_of(config, shapes)
+    offsets = config.offsets_query, config.offsets_key
+    if any(type(t) is not torch.Tensor or t.device.type == "meta" for t in offsets):
+        return 0  # fake: the lengths are not known
+    lengths = Counter(zip(*(t.diff().tolist() for t in offsets), strict=True))
+    single = config._replace(seed=None, offsets_query=None, offsets_key=None, grids=())
+    query, key, value, *absent = shapes
+    return sum(
+        count * _flops_of(single, [(1, n, *query[2:]), (1, m, *key[2:]), (1, m, *value[2:]), *absent])
+        for (n, m), count in lengths.items()
+    )
+
+
+def _flops_of(config: Config, shapes) -> int:
+    tensors = [None if s is None else ("float32", "cpu", 0, s) for s in shapes]
     text = _core.check(
         [*tensors, None, None],
         None,
@@ -261,11 +276,11 @@ def _flops(config, *shapes) -> int:
     return int(_core.problem(text)["flops"])
 
 
-@register_flop_formula(forward)
-def _forward_flops(q, k, v, ak, av, bias, *config, out_shape=None, **kwargs):
+@register_flop_formula(forward, get_raw=True)
+def _forward_flops(q, k, v, ak, av, bias, *config, **kwargs):
     return _flops(Config(*config), q, k, v, ak, av, bias)
 
 
-@register_flop_formula(backward)
-def _backward_flops(do, dlse, q, k, v, out, lse, ak, av, bias, *config, out_shape=None, **kwargs):
+@register_flop_formula(backward, get_raw=True)
+def _backward_flops(do, dlse, q, k, v, out, lse, ak, av, bias, *config, **kwargs):
     return int(2.5 * _flops(Config(*config), q, k, v, ak, av, bias))

@@ -91,6 +91,8 @@ def _check_lengths(op: str, name: str, values: list[int], total, packed: str) ->
 
 def packed_arguments(op: str, a: dict) -> dict:
     """The part of a Config that says which sequences are packed; empty for a call without any."""
+    if all(a[name] is None for name in (*_LENGTHS, *_OFFSETS, *_MAXIMA)):
+        return {}
     if check_pair(op, _LENGTHS, a):
         for name in (*_OFFSETS, *_MAXIMA):
             if a[name] is not None:

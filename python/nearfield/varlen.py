@@ -23,8 +23,11 @@ from . import _core, _packing
 __all__ = ["generate_multi_dim_varlen_parameters", "generate_varlen_parameters"]
 
 _LARGEST = 1 << 48  # tokens that the core admits
+# Inside a compiled function they break the graph (and fullgraph=True refuses them, with this reason).
+_outside_graph = torch.compiler.disable(reason="lengths and layouts are values: make them before the graph")
 
 
+@_outside_graph
 def generate_varlen_parameters(query, key, value, seqlens_Q=None, seqlens_KV=None):
     """Cumulative offsets and longest sequences from lengths; reads the lengths, so it synchronises.
 
@@ -49,8 +52,8 @@ def generate_varlen_parameters(query, key, value, seqlens_Q=None, seqlens_KV=Non
     (offsets_query, offsets_key), maxima = _packing.offsets_of_lengths(op, a)
     if None in maxima:
         raise ValueError(
-            f"[{op}] got lengths without values (on meta, or inside a transformed or compiled function), "
-            "expected lengths to read; call it before, outside"
+            f"[{op}] got lengths without values (meta, or under a transformation), expected some to read; "
+            "call it outside, on tensors with data"
         )
     dtype = query.dtype  # autocast may still bring the others to one
     tensors = [_described(t, dtype) for t in (query, key, value)]
@@ -59,6 +62,7 @@ def generate_varlen_parameters(query, key, value, seqlens_Q=None, seqlens_KV=Non
     return offsets_query, offsets_key, *maxima
 
 
+@_outside_graph
 def generate_multi_dim_varlen_parameters(
     token_layout_list,
     head_dim,

@@ -9,6 +9,7 @@ from test_compile import _Calls
 from test_errors import qkv, refused
 from torch.autograd import forward_ad, gradcheck
 from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
 
 import nearfield as nf
 from nearfield import varlen
@@ -108,6 +109,20 @@ def test_offsets_of_any_stride():
         return_lse=True,
     )
     assert all(torch.equal(a, b) for a, b in zip(got, packed.call(inputs), strict=True))
+
+
+def test_views_of_one_projection(backend):
+    """Packed q, k and v side by side in one tensor, as a fused projection leaves them."""
+    packed = of_lengths(SELF, "dc", tail=(2, 2))
+    fused = torch.randn(1, 15, 3, 2, 8)
+    views = list(fused.unbind(2))
+    assert not views[0].is_contiguous()
+    packed.check(views, backend, *packed.upstream(views))
+    before = fused.clone()
+    got = packed.everything(views, backend)
+    expected = packed.everything([x.contiguous() for x in views], backend)
+    assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+    assert torch.equal(fused, before)
 
 
 def test_performance_arguments(backend):
@@ -314,6 +329,33 @@ def test_export_with_dynamic_totals():
 class _Model5(torch.nn.Module):
     def forward(self, q, k, v, offsets_q, offsets_k):
         return _attend(q, k, v, offsets_q, offsets_k)
+
+
+def test_parameters_made_inside_a_compiled_function():
+    """They break the graph and stay right; with fullgraph it is refused, with the reason."""
+    packed = of_lengths(SELF)
+
+    def f(q, k, v, lengths):
+        made = varlen.generate_varlen_parameters(q, k, v, lengths, lengths)
+        return _attend(q, k, v, *made)[0]
+
+    inputs, lengths = packed.inputs(), torch.tensor([5, 1, 7])
+    expected = f(*inputs, lengths)
+    torch.testing.assert_close(torch.compile(f, backend="aot_eager")(*inputs, lengths), expected)
+    torch._dynamo.reset()
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="before the graph"):
+        torch.compile(f, backend="aot_eager", fullgraph=True)(*inputs, lengths)
+
+
+@pytest.mark.parametrize("packed", [PACKED[2], PACKED[5], PACKED[6]], ids=str)
+def test_flop_counter_counts_useful_work(packed):
+    pairs = sum(part.mask().sum().item() for part in packed.parts)
+    useful = 2 * (packed.like.dim + packed.like.value_dim) * pairs * packed.like.heads
+    with FlopCounterMode(display=False) as counter:
+        out, lse = packed.call(packed.inputs(requires_grad=True))
+        assert counter.get_total_flops() == useful
+        (out.sum() + lse.masked_fill(lse.isinf(), 0).sum()).backward()
+    assert counter.get_total_flops() == int(3.5 * useful)
 
 
 def test_meta_and_unread_lengths():
