@@ -4,6 +4,7 @@
 
 import copy
 import pickle
+import random
 
 import pytest
 import torch
@@ -190,6 +191,28 @@ def test_packed_against_the_oracle(packed, dtype, backend):
 @pytest.mark.parametrize("packed", PACKED, ids=str)
 def test_same_bits_packed_and_alone(packed, backend):
     packed.check_bits_of_each_alone(packed.inputs(), backend)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("number", range(60))
+def test_random_packed_layouts(number, backend, threads):
+    r = random.Random(number)
+    threads(r.randint(1, 5))
+    rank, kv = r.randint(1, 3), r.randint(1, 3)
+    same = {"causal": tuple(r.random() < 0.4 for _ in range(rank)), "heads": kv * r.randint(1, 3),
+            "kv_heads": kv, "dim": r.randint(1, 40), "value_dim": r.randint(1, 40)}  # fmt: skip
+    parts = []
+    for _ in range(r.randint(1, 5)):
+        layout = tuple(r.randint(2, (50, 12, 6)[rank - 1]) for _ in range(rank))
+        dilation = tuple(r.randint(1, min(3, n)) for n in layout)
+        window = tuple(r.randint(1, n // d) for n, d in zip(layout, dilation, strict=True))
+        stride = tuple(r.randint(1, k) for k in window)
+        parts.append(na(layout, window, stride=stride, dilation=dilation, **same))
+    packed = of_layouts(parts, tail=r.randint(0, 5))
+    # Not float64: there the oracle itself rounds as much as the bound on lse admits.
+    inputs = packed.inputs(r.choice([torch.float32, torch.bfloat16, torch.float16]))
+    packed.check(inputs, backend, *packed.upstream(inputs))
+    packed.check_bits_of_each_alone(inputs, backend)
 
 
 def _metadata(layouts, windows=None, strides=None, dilations=None, causal=False, **changed):

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`attention` of packed sequences: values, gradients, bits, bad input, and torch's machinery around it."""
 
+import random
+
 import pytest
 import torch
 from packed import of_lengths
@@ -164,6 +166,30 @@ def test_dropout_counts_a_sequence_as_a_batch_entry(backend):
     expected = torch.func.jvp(batch, (q, k, v), tuple(change))[1]
     got = torch.func.jvp(sequences, tuple(packed), tuple(x.flatten(0, 1)[None] for x in change))[1]
     torch.testing.assert_close(got, expected.flatten(0, 1)[None])
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("number", range(60))
+def test_random_sequences(number, backend, threads):
+    r = random.Random(number)
+    threads(r.randint(1, 5))
+    causal, kv = r.choice([None, "tl", "br", "dc"]), r.randint(1, 3)
+    lengths = [
+        (r.choice([0, 1, 7, 40, 90]) + r.randint(0, 9), r.randint(0, 60)) for _ in range(r.randint(0, 7))
+    ]
+    packed = of_lengths(
+        [(n, n) for n, _ in lengths] if causal == "dc" else lengths,
+        causal,
+        tail=(r.randint(0, 5), r.randint(0, 5)),
+        heads=kv * r.randint(1, 3),
+        kv_heads=kv,
+        dim=r.randint(1, 40),
+        value_dim=r.randint(1, 40),
+    )
+    # Not float64: there the oracle itself rounds as much as the bound on lse admits.
+    inputs = packed.inputs(r.choice([torch.float32, torch.bfloat16, torch.float16]))
+    packed.check(inputs, backend, *packed.upstream(inputs))
+    packed.check_bits_of_each_alone(inputs, backend)
 
 
 # ------------------------------------------------------------------------------------------------
