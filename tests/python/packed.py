@@ -163,3 +163,11 @@ def of_lengths(pairs, causal=None, tail=(0, 0), **more):
 def of_layouts(parts, tail=0, like=None):
     """Neighborhoods; `like` is needed for no parts only."""
     return Packed(tuple(parts), tail, tail, like=like or parts[0])
+
+
+def metadata_of(layouts, windows=None, strides=None, dilations=None, causal=False, **changed):
+    """generate_multi_dim_varlen_parameters with defaults for what it does not keep."""
+    arguments = {"head_dim": 8, "device": "cpu", "dtype": torch.float32, "requires_grad": False} | changed
+    return nf.varlen.generate_multi_dim_varlen_parameters(
+        layouts, *arguments.values(), windows, strides, dilations, causal
+    )

@@ -10,14 +10,13 @@ import pytest
 import torch
 from cases import NEIGHBORHOOD, Case, na
 from oracle import evaluate, grid_mask
-from packed import of_layouts
+from packed import metadata_of, of_layouts
 from test_compile import _Calls
 from test_errors import qkv, refused
 from torch.autograd import gradcheck
 from torch.utils.flop_counter import FlopCounterMode
 
 import nearfield as nf
-from nearfield import varlen
 
 FUNCTIONS = {1: nf.na1d, 2: nf.na2d, 3: nf.na3d}
 PLAIN = [case for case in NEIGHBORHOOD if case.additional is None]
@@ -215,13 +214,6 @@ def test_random_packed_layouts(number, backend, threads):
     packed.check_bits_of_each_alone(inputs, backend)
 
 
-def _metadata(layouts, windows=None, strides=None, dilations=None, causal=False, **changed):
-    arguments = {"head_dim": 8, "device": "cpu", "dtype": torch.float32, "requires_grad": False} | changed
-    return varlen.generate_multi_dim_varlen_parameters(
-        layouts, *arguments.values(), windows, strides, dilations, causal
-    )
-
-
 def test_whole_axes_and_axes_of_extent_one_in_packed_layouts(backend):
     layouts = [(4, 5), (1, 6), (3, 1), (1, 1)]
     inputs = qkv(20 + 6 + 3 + 1)
@@ -230,7 +222,7 @@ def test_whole_axes_and_axes_of_extent_one_in_packed_layouts(backend):
         ([(3, -1), (7, 3), (-1, 9), (5, 5)], [(2, 1), (9, 2), (1, 0), 8], [1, (4, 2), (1, 9), 7]),
         ([-1, (-1, 3), (2, -1), -1], [1, 1, (2, 4), 1], None),
     ):
-        metadata = _metadata(layouts, windows, strides, dilations, causal=(True, False))
+        metadata = metadata_of(layouts, windows, strides, dilations, causal=(True, False))
         got = _everything(
             lambda *x, m=metadata: nf.multi_dimensional_attention_varlen(
                 *x, m, backend=backend, return_lse=True
@@ -259,7 +251,7 @@ def test_metadata_is_data():
     packed = PACKED[2]
     metadata = packed.metadata()
     kept = copy.deepcopy(metadata)
-    again = _metadata([p.layout for p in packed.parts], [p.window for p in packed.parts],
+    again = metadata_of([p.layout for p in packed.parts], [p.window for p in packed.parts],
                       [p.stride for p in packed.parts], [p.dilation for p in packed.parts], (True, False),
                       head_dim=3, device="cuda:1", dtype=torch.bfloat16, requires_grad=True)  # fmt: skip
     assert again == metadata
@@ -332,7 +324,9 @@ def test_gradcheck(backend):
 
 def test_jvp(backend):
     """Of a layout with whole axes and one of extent 1, and of packed layouts."""
-    metadata = _metadata([(2, 3), (0, 2), (1, 4)], [(-1, 2), 1, (9, 3)], [1, 1, (7, 2)], causal=(False, True))
+    metadata = metadata_of(
+        [(2, 3), (0, 2), (1, 4)], [(-1, 2), 1, (9, 3)], [1, 1, (7, 2)], causal=(False, True)
+    )
 
     def layout(q, k, v):
         return nf.multi_dimensional_attention(
@@ -417,7 +411,7 @@ def test_packed_layouts_compile():
         compiled = torch.compile(f, fullgraph=True, backend="aot_eager")
         for layouts in ([(4, 5), (3, 6)], [(5, 7), (4, 4)], [(6, 3), (9, 5)], [(8, 8), (7, 3)]):
             leaves = [x.requires_grad_() for x in qkv(sum(a * b for a, b in layouts) + 2)]
-            metadata = _metadata(layouts, [(3, 3), (2, 2)])
+            metadata = metadata_of(layouts, [(3, 3), (2, 2)])
             got, expected = compiled(*leaves, metadata), f(*leaves, metadata)
             for a, b in zip(got, expected, strict=True):
                 torch.testing.assert_close(a, b)
@@ -427,7 +421,7 @@ def test_packed_layouts_compile():
 
 
 def test_export():
-    metadata = _metadata([(4, 5), (2, 3)], [(3, 3), (2, -1)])
+    metadata = metadata_of([(4, 5), (2, 3)], [(3, 3), (2, -1)])
 
     class Model(torch.nn.Module):
         def forward(self, q, k, v):
@@ -466,90 +460,3 @@ def test_autocast(backend):
         assert _same(packed.call(inputs, backend), packed.call(low, backend))
         video = qkv(2, 3, 4)
         assert nf.spatio_temporal_attention(*video, backend=backend).dtype == torch.bfloat16
-
-
-# ------------------------------------------------------------------------------------------------
-# Bad input
-
-
-def test_rank():
-    function = nf.multi_dimensional_attention
-    for shape in ((), (3,), (1, 2, 3), (1, 2, 3, 4, 5, 6, 7)):
-        x = torch.randn(shape)
-        refused(function, x, x, x, says="rank")
-        refused(nf.spatio_temporal_attention, x, x, x, says="rank")
-    refused(nf.spatio_temporal_attention, *qkv(3, 4), says=["5", "6"])
-    q, k, v = qkv(3, 4)
-    refused(function, q, k[0], v, says="key of rank 4")
-    refused(nf.multi_dimensional_attention_varlen, q, k, v, _metadata([(3, 4)]), says="rank 5")
-
-
-def test_windows():
-    q, k, v = qkv(6, 7)
-    function = nf.multi_dimensional_attention
-    for bad in (0, -2, 8, (3, 8), (7, 7)):
-        match = refused(function, q, k, v, bad, says="axis")
-        assert "largest legal" in match[0]
-    for bad in ((3,), (3, 3, 3), ()):
-        refused(function, q, k, v, bad, says="window_size")
-    for bad in (3.0, "3", None, True, (3, None)):
-        refused(function, q, k, v, bad, error=TypeError, says="window_size")
-    refused(function, q, k, v, -1, 1, 2, says=["-1", "dilation"])
-    refused(function, q, k, v, (-1, 3), 1, (2, 1), says=["-1", "dilation 2", "axis 0"])
-    refused(function, q, k, v, 3, 4, says="stride 4")
-    refused(function, q, k, v, 3, is_causal=1, error=TypeError, says="is_causal")
-    refused(function, q, k, v, 3, scale="1", error=TypeError, says="scale")
-    refused(function, q, [1.0], v, error=TypeError, says="key")
-
-
-def test_metadata_of_others():
-    inputs = qkv(20)
-    function = nf.multi_dimensional_attention_varlen
-    for bad in (None, [(4, 5)], "metadata", 3):
-        refused(function, *inputs, bad, error=TypeError, says="metadata")
-    for bad in ({}, {"format": "another"}, {"kernel_size": 3}):
-        refused(function, *inputs, bad, says="metadata")
-    refused(function, *qkv(19), _metadata([(4, 5)]), says=["20", "19"])
-    refused(function, *qkv(20, batch=2), _metadata([(4, 5)]), says="batch 2")
-    refused(function, *qkv(20, keys=(25,)), _metadata([(4, 5), (5, 1)]), says=["25", "20"])
-
-
-GENERATE = "generate_multi_dim_varlen_parameters"
-
-
-def test_what_generate_refuses_names_the_sequence():
-    def bad(*args, says, error=ValueError, **kw):
-        refused(_metadata, *args, error=error, op=GENERATE, says=says, **kw)
-
-    good = [(4, 5), (3, 6)]
-    bad([(4, 5), (3, 6, 1)], says=r"token_layout_list\[1\]")
-    bad([(4, 5), ()], says=r"token_layout_list\[1\]")
-    bad([(1, 2, 3, 4)], says=r"token_layout_list\[0\]")
-    bad([(4, 5), (3, -6)], says=r"token_layout_list\[1\]")
-    bad([(4, 5), (3, 2**40), (2**40, 2**40)], says="extent|tokens")
-    bad([(4, 5), 6], says=r"token_layout_list\[1\]", error=TypeError)
-    bad([(4, 5), (3, 6.0)], says=r"token_layout_list\[1\]", error=TypeError)
-    bad(None, says="token_layout_list", error=TypeError)
-    bad(torch.tensor(good), says="token_layout_list", error=TypeError)
-    bad(good, [(3, 3)], says=["window_size_list", "2"])
-    bad(good, (3, 3, 3), says="window_size_list")
-    bad(good, 3, says="window_size_list", error=TypeError)
-    bad(good, [(3, 3), (3, 3, 3)], says=r"window_size_list\[1\]")
-    bad(good, [(3, 3), (3, "3")], says=r"window_size_list\[1\]", error=TypeError)
-    bad(good, [(3, 3), (3, 7)], says=["sequence 1", "axis 1", "7", "6"])
-    bad(good, [(3, 3), (0, 3)], says="sequence 1")
-    bad(good, [(-2, 3), (2, 3)], says="sequence 0")
-    bad(good, [(3, 3), (2, 3)], [1, (3, 1)], says=["sequence 1", "stride 3"])
-    bad(good, [(3, 3), (2, 3)], None, [1, (1, 3)], says=["sequence 1", "dilation 3"])
-    bad(good, [(3, 3), (2, -1)], None, [1, (1, 2)], says=["sequence 1", "dilation 2", "-1"])
-    bad(good, None, [1], says="stride_list")
-    bad(good, None, None, {0: 1, 1: 1}, says="dilation_list", error=TypeError)
-    bad(good, causal=(True,), says="is_causal")
-    bad(good, causal=1, says="is_causal", error=TypeError)
-    bad([(0, 3)], [(2, 0)], says="sequence 0")  # even without tokens a window has a form
-    bad(good, head_dim=0, says="head_dim")
-    bad(good, head_dim=8.0, says="head_dim", error=TypeError)
-    bad(good, dtype="float32", says="dtype", error=TypeError)
-    bad(good, dtype=torch.int32, says="int32")
-    bad(good, device="a hill", says="device")
-    bad(good, requires_grad=1, says="requires_grad", error=TypeError)
