@@ -30,7 +30,7 @@ def axes_of(op: str, rank: int, window: str, a: dict) -> tuple[int, ...]:
     return tuple(int(n) for axis in axes for n in axis)
 
 
-def tiles_of(op: str, a: dict, rank: int, word: str) -> tuple[int, ...]:
+def tiles_of(op: str, a: dict, rank: int, word: str) -> tuple[int, ...] | None:
     """The query and key tiles, forward and then backward, as the operator takes them."""
 
     def one(name):
@@ -39,7 +39,7 @@ def tiles_of(op: str, a: dict, rank: int, word: str) -> tuple[int, ...]:
 
     names = ("q_tile", "kv_tile", "backward_q_tile", "backward_kv_tile")
     tiles = tuple(n for name in names for n in one(f"{name}_{word}"))
-    return tiles if any(tiles) else ()
+    return tiles if any(tiles) else None
 
 
 def seed_of(dropout_p: float, query):

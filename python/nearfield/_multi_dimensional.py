@@ -126,7 +126,7 @@ def _sequences(op: str, metadata) -> tuple[int, tuple[int, ...]]:
             f"[{op}] got a dict that is none of ours as metadata, expected the one that "
             "nearfield.varlen.generate_multi_dim_varlen_parameters returns"
         )
-    return metadata["rank"], tuple(metadata["grids"])
+    return metadata["rank"], tuple(metadata["grids"]) or None
 
 
 def _run(op: str, a: dict, tensors, rank: int, layout: dict):

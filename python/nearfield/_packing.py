@@ -100,7 +100,7 @@ def packed_arguments(op: str, a: dict) -> dict:
                     f"[{op}] got seqlens_Q and seqlens_KV together with {name}, expected one or the other"
                 )
         (queries, keys), maxima = offsets_of_lengths(op, a)
-        grids = () if None in maxima else maxima
+        grids = None if None in maxima else maxima
         return {"offsets_query": queries, "offsets_key": keys, "grids": grids}
     for name in _MAXIMA:
         _check_maximum(op, name, a[name])
@@ -113,7 +113,7 @@ def packed_arguments(op: str, a: dict) -> dict:
         return {}
     for name in _OFFSETS:
         arguments.check_tensor(op, name, a[name], optional=True)
-    grids = tuple(a[name] for name in _MAXIMA) if check_pair(op, _MAXIMA, a) else ()
+    grids = tuple(a[name] for name in _MAXIMA) if check_pair(op, _MAXIMA, a) else None
     return {"offsets_query": a[_OFFSETS[0]], "offsets_key": a[_OFFSETS[1]], "grids": grids}
 
 

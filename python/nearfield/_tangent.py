@@ -203,14 +203,14 @@ def _of_each_sequence(saved, tangent, config: _ops.Config):
 def _sequences(config: _ops.Config):
     """For each packed sequence: the Config of the call with it alone, its query and its key layout."""
     if config.offsets_query is not None:
-        single = config._replace(offsets_query=None, offsets_key=None, grids=())
+        single = config._replace(offsets_query=None, offsets_key=None, grids=None)
         queries, keys = config.offsets_query.diff().tolist(), config.offsets_key.diff().tolist()
         for n, m in zip(queries, keys, strict=True):
             yield single, (n,), (m,)
         return
     rank = len(config.axes) // 4
-    single = config._replace(grids=(), function=_core.FUNCTIONS.index("multi_dimensional_attention"))
-    for at in range(0, len(config.grids), 5 * rank):
+    single = config._replace(grids=None, function=_core.FUNCTIONS.index("multi_dimensional_attention"))
+    for at in range(0, len(config.grids or ()), 5 * rank):
         layout, *axes = (config.grids[at + i * rank : at + (i + 1) * rank] for i in range(5))
         axes = tuple(x for axis in zip(*axes, strict=True) for x in axis)
         yield single._replace(axes=axes), tuple(layout), tuple(layout)
