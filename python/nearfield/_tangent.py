@@ -17,37 +17,9 @@ import math
 
 import torch
 
-from . import _core, _ops
+from . import _core, _ops, _tables
 
 _CHUNK_ELEMENTS = 1 << 24  # of a gathered tensor
-
-
-def _visible(problem: str, sequence: int):
-    """(index [queries, most keys seen], seen [queries, most keys seen]): key tokens in raster order."""
-    layout, rank = [], _core.problem(problem)["rank"]
-    index, seen = torch.zeros(1, 1, dtype=torch.long), torch.ones(1, 1, dtype=torch.bool)
-    for axis in range(rank):
-        table = _core.intervals(problem, sequence, axis)
-        begin, end = torch.tensor(table["begin"]), torch.tensor(table["end"])
-        width = int(((end - begin + table["dilation"] - 1) // table["dilation"]).max()) if len(begin) else 0
-        keys = begin[:, None] + torch.arange(width) * table["dilation"]
-        inside = keys < end[:, None]
-        layout.append((keys.clamp(max=max(int(end.max()) - 1, 0)) if len(begin) else keys, inside))
-    extents = _key_extents(problem, rank)
-    for (keys, inside), extent in zip(layout, extents, strict=True):
-        n, w = keys.shape
-        index = (index[:, None, :, None] * extent + keys[None, :, None, :]).reshape(
-            index.shape[0] * n, index.shape[1] * w
-        )
-        seen = (seen[:, None, :, None] & inside[None, :, None, :]).reshape(
-            seen.shape[0] * n, seen.shape[1] * w
-        )
-    return index, seen
-
-
-def _key_extents(problem: str, rank: int) -> list[int]:
-    grids = problem.split(":")[4]
-    return [int(grids.split(",")[1])] if "," in grids else [int(n) for n in grids.split("x")][:rank]
 
 
 def _positions(index, query_layout, key_layout, axes):
@@ -85,7 +57,7 @@ def tangents(saved, tangent, config: _ops.Config, first_batch: int = 0):
     if config.varlen:
         return _of_each_sequence(saved, tangent, config)
     problem = _ops.problem_string(query, key, value, more_keys, more_values, bias, config)
-    index, seen = _visible(problem, 0)
+    index, seen = _tables.visible(problem, 0)
     index, seen = index.to(query.device), seen.to(query.device)
     batch, heads, dim = query.shape[0], query.shape[-2], query.shape[-1]
     kv_heads, value_dim, tokens = key.shape[-2], value.shape[-1], math.prod(query.shape[1:-2])
