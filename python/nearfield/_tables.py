@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Index tables of who sees whom, for compositions of torch operations; the intervals are the core's.
 
-A table has one row per query and one column per window position, in raster order of the axes; where a
-query sees fewer keys than the widest one, `seen` is False and the index stays a legal one.
+A table has one row per query and one column per window position, in raster order of the axes. Where a query
+sees fewer keys than the widest one, `seen` is False, and the index repeats a key that it does see, if any.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ def axis_table(problem: str, sequence: int, axis: int):
     table = _core.intervals(problem, sequence, axis)
     dilation = table["dilation"]
     begin, end = torch.tensor(table["begin"]), torch.tensor(table["end"])
-    width = int(((end - begin + dilation - 1) // dilation).max()) if len(begin) else 0
-    keys = begin[:, None] + torch.arange(width) * dilation
-    inside = keys < end[:, None]
-    return keys.clamp(max=max(int(end.max()) - 1, 0)) if len(begin) else keys, inside, dilation
+    counts = (end - begin + dilation - 1).clamp(min=0) // dilation
+    width = int(counts.max()) if len(begin) else 0
+    column = torch.arange(width)
+    keys = begin[:, None] + torch.minimum(column, (counts[:, None] - 1).clamp(min=0)) * dilation
+    return keys.clamp(max=max(int(end.max()) - 1, 0)) if len(begin) else keys, column < counts[:, None], dilation
 
 
 def raster(tables, extents):
@@ -55,12 +56,15 @@ def _key_extents(problem: str, rank: int) -> list[int]:
 
 
 def inverse(index, seen, keys: int):
-    """(query [keys, most queries], column, seen) of a table: who sees a key, and at which of its columns."""
+    """(query [keys, most queries], column, seen) of a table: who sees a key, and at which of its columns.
+    Where fewer do than most, a row repeats its first entry."""
     query, column = seen.nonzero(as_tuple=True)
     key, order = index[seen].sort(stable=True)
     counts = torch.bincount(key, minlength=keys)
-    place = torch.arange(len(key)) - (counts.cumsum(0) - counts)[key]
-    width = int(counts.max()) if keys else 0
-    queries, columns = (torch.zeros(keys, width, dtype=torch.long) for _ in range(2))
-    queries[key, place], columns[key, place] = query[order], column[order]
-    return queries, columns, torch.arange(width) < counts[:, None]
+    begin = counts.cumsum(0) - counts
+    place = torch.arange(int(counts.max()) if keys else 0)
+    inside = place < counts[:, None]
+    if not len(order):
+        return torch.zeros_like(inside, dtype=torch.long), torch.zeros_like(inside, dtype=torch.long), inside
+    entry = order[(begin[:, None] + torch.where(inside, place, 0)).clamp(max=len(order) - 1)]
+    return query[entry], column[entry], inside
