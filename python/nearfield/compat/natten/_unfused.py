@@ -75,7 +75,8 @@ def _flat(tensor, channels: int = 1):
     return tensor.flatten(2, -1 - channels).flatten(0, 1)
 
 
-def logits(op, rank, query, key, kernel_size, dilation, additional_keys, is_causal, rpb, stride=1):
+def logits(op, rank, query, key, kernel_size, stride, dilation, is_causal, additional_keys, rpb):
+    """Columns of the window and of the additional keys, [B, H, *layout, columns]."""
     for name, tensor, optional in (
         ("query", query, False),
         ("key", key, False),
@@ -108,7 +109,8 @@ def logits(op, rank, query, key, kernel_size, dilation, additional_keys, is_caus
     return result.to(query.dtype).unflatten(2, query.shape[2:-1])
 
 
-def weighted(op, rank, attn, value, kernel_size, dilation, additional_values, is_causal, stride=1):
+def weighted(op, rank, attn, value, kernel_size, stride, dilation, is_causal, additional_values):
+    """Sums of values, weighted as they are, [B, H, *layout, D]."""
     for name, tensor, optional in (
         ("attn", attn, False),
         ("value", value, False),
