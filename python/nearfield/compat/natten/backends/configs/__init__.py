@@ -8,7 +8,7 @@ measures every one, runs as it is. Tiles have 64 tokens.
 
 from __future__ import annotations
 
-from ..types import KernelSchedule
+from ...types import KernelSchedule
 
 _SHAPES = {1: (64,), 2: (8, 8), 3: (4, 4, 4)}
 
