@@ -68,7 +68,7 @@ def _relative_tables(problem: str, device: str):
 def _rows(tensor, index):
     """[G, rows, columns, channels]: the tokens that a table names. Columns that are not seen repeat one that
     is, so that what is not finite reaches nobody whom it would not reach anyway."""
-    return tensor.index_select(1, index.flatten()).unflatten(1, index.shape)
+    return tensor.index_select(1, index.flatten()).reshape(-1, *index.shape, tensor.shape[-1])
 
 
 def _only(seen, weights):
@@ -97,8 +97,9 @@ def _weigh(weights, value, problem):
 
 def _spread(weights, x, problem):
     query, pair, seen = _inverse_table(problem, str(x.device))
-    weights = _only(seen, weights.flatten(1).index_select(1, pair.flatten()).unflatten(1, pair.shape))
-    parts = [weights[:, c, None] @ _rows(x, query[c]) for c in _chunks(query, x)]
+    own = weights.reshape(weights.shape[0], weights.shape[1] * weights.shape[2])
+    own = _only(seen, own.index_select(1, pair.flatten()).reshape(-1, *pair.shape))
+    parts = [own[:, c, None] @ _rows(x, query[c]) for c in _chunks(query, x)]
     return torch.cat(parts, 1).squeeze(-2)
 
 
@@ -106,11 +107,13 @@ def _expand(bias, problem):
     tables = _relative_tables(problem, str(bias.device))
     for i, (entry, inside, *_) in enumerate(tables):  # [H, L0, k0, ..., remaining axes]
         bias = bias.movedim(1 + 2 * i, -1)[..., entry.flatten()]
-        bias = _only(inside.flatten(), bias).unflatten(-1, entry.shape)
+        bias = _only(inside.flatten(), bias)
+        bias = bias.reshape(*bias.shape[:-1], *entry.shape)
         bias = bias.movedim((-2, -1), (1 + 2 * i, 2 + 2 * i))
     rank = len(tables)
     order = [0, *range(1, 2 * rank, 2), *range(2, 2 * rank + 1, 2)]
-    return bias.permute(order).flatten(rank + 1).flatten(1, rank)
+    bias = bias.permute(order)
+    return bias.reshape(bias.shape[0], bias.shape[1 : 1 + rank].numel(), -1)
 
 
 def _contract(sums, problem):
@@ -119,7 +122,8 @@ def _contract(sums, problem):
     sums, rank = sums.reshape(-1, *queries, *columns), len(tables)
     for i, (_, _, pair, counted) in enumerate(tables):  # always the first axis left; entries go last
         left = rank - i
-        sums = sums.movedim((1, 1 + left), (-2, -1)).flatten(-2)[..., pair]
+        sums = sums.movedim((1, 1 + left), (-2, -1))
+        sums = sums.reshape(*sums.shape[:-2], -1)[..., pair]
         sums = _only(counted, sums).sum(-1)
     return sums
 

@@ -22,7 +22,11 @@ def axis_table(problem: str, sequence: int, axis: int):
     width = int(counts.max()) if len(begin) else 0
     column = torch.arange(width)
     keys = begin[:, None] + torch.minimum(column, (counts[:, None] - 1).clamp(min=0)) * dilation
-    return keys.clamp(max=max(int(end.max()) - 1, 0)) if len(begin) else keys, column < counts[:, None], dilation
+    return (
+        keys.clamp(max=max(int(end.max()) - 1, 0)) if len(begin) else keys,
+        column < counts[:, None],
+        dilation,
+    )
 
 
 def raster(tables, extents):

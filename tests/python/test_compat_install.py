@@ -115,7 +115,9 @@ def test_imported_peer_is_not_shadowed(monkeypatch):
     theirs, older = types.ModuleType("natten"), types.ModuleType("natten.older")
     monkeypatch.setitem(sys.modules, "natten", theirs)
     monkeypatch.setitem(sys.modules, "natten.older", older)
-    with pytest.raises(RuntimeError, match=r"\[compat.install\] got 'natten' while the module natten has been"):
+    with pytest.raises(
+        RuntimeError, match=r"\[compat.install\] got 'natten' while the module natten has been"
+    ):
         install("natten")
     assert sys.modules["natten"] is theirs
     install("natten", force=True)

@@ -1,13 +1,16 @@
 # Copyright 2026 The nearfield authors.
 # SPDX-License-Identifier: Apache-2.0
-"""transformers' DiNAT, unchanged, on the drop-in for natten: outputs and gradients are those of dense masks."""
+"""transformers' DiNAT, unchanged, on the drop-in for natten: outputs and gradients as with dense masks."""
 
 import itertools
+import subprocess
+import sys
 
 import pytest
 import torch
 
 import nearfield
+import nearfield.compat
 
 transformers = pytest.importorskip("transformers")
 
@@ -22,8 +25,6 @@ def dinat():
     before = import_utils._natten_available
     import_utils._natten_available = import_utils._is_package_available("natten")
     assert import_utils._natten_available
-    import sys
-
     sys.modules.pop("transformers.models.dinat.modeling_dinat", None)
     from transformers.models.dinat import modeling_dinat
 
@@ -121,7 +122,11 @@ def test_model(dinat, monkeypatch, name, size):
     for n, gradient in gradients.items():
         scale = expected_gradients[n].abs().max().item()
         torch.testing.assert_close(
-            gradient, expected_gradients[n], rtol=1e-3, atol=1e-5 * max(scale, 1), msg=lambda m, n=n: f"{n}: {m}"
+            gradient,
+            expected_gradients[n],
+            rtol=1e-3,
+            atol=1e-5 * max(scale, 1),
+            msg=lambda m, n=n: f"{n}: {m}",
         )
     assert all(g.abs().sum() > 0 for n, g in gradients.items() if "rpb" in n)
 
@@ -141,3 +146,16 @@ def test_attentions_and_autocast(dinat):
     with torch.autocast("cpu", torch.bfloat16):
         half = model(pixels).last_hidden_state
     torch.testing.assert_close(half.float(), plain.last_hidden_state, rtol=0.1, atol=0.1)
+
+
+def test_in_a_fresh_process():
+    """Nothing but install() before transformers is imported."""
+    code = (
+        "import nearfield.compat, torch\n"
+        "nearfield.compat.install('natten')\n"
+        "from transformers import DinatConfig, DinatModel\n"
+        "model = DinatModel(DinatConfig(embed_dim=8, depths=[1], num_heads=[2], kernel_size=3, dilations=[[2]]))\n"
+        "model(torch.randn(1, 3, 32, 32)).last_hidden_state.sum().backward()\n"
+        "assert all(p.grad is not None for p in model.encoder.parameters())\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

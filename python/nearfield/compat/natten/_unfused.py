@@ -22,8 +22,8 @@ from ... import _core, _ops, _pairs
 @torch.compiler.assume_constant_result
 def _problem(op: str, rank: int, dtype: str, device: str, sizes: tuple, axes: tuple) -> str:
     """The name of the neighborhood attention with these windows; raises what it would raise."""
-    batch, heads, *layout, dim = sizes
-    tensor = (dtype, device, 0, (batch, *layout, heads, dim))
+    heads, *layout, dim = sizes
+    tensor = (dtype, device, 0, (1, *layout, heads, dim))
     try:
         return _core.check([tensor] * 3 + [None] * 5, None, 0.0, rank - 1, 0, 0, axes, (), ())
     except ValueError as error:
@@ -46,7 +46,8 @@ def _window(op: str, rank: int, tensor, kernel_size, stride, dilation, is_causal
         strict=True,
     )
     axes = tuple(int(n) for axis in axes for n in axis)
-    sizes = tuple(int(n) for n in tensor.shape)  # windows are tables: a compiled graph is for one size
+    # Windows are tables: a compiled graph is for one layout, and len(range()) makes a symbolic size a number.
+    sizes = tuple(len(range(n)) for n in tensor.shape[1:])
     dtype = str(tensor.dtype).removeprefix("torch.")
     problem = _problem(op, rank, dtype, tensor.device.type, sizes, axes)
     return problem, torch.Size(kernel_size).numel()

@@ -65,7 +65,9 @@ def token_unpermute_operation(
     order = _order(rank, flip_tiled_dims)
     split = [batch, *(n for axis in zip(tiles, tile, dilation, strict=True) for n in axis), heads, dim]
     output = tensor.reshape([split[i] for i in order]).permute(torch.tensor(order).argsort().tolist())
-    output = output.reshape(batch, *(math.prod(split[1 + 3 * i : 4 + 3 * i]) for i in range(rank)), heads, dim)
+    output = output.reshape(
+        batch, *(math.prod(split[1 + 3 * i : 4 + 3 * i]) for i in range(rank)), heads, dim
+    )
     return output[(slice(None), *(slice(n) for n in layout))].contiguous()
 
 
