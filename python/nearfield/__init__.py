@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """nearfield: attention whose visible keys are a box, over token layouts of one, two or three axes."""
 
-from . import varlen
+from . import compat, varlen
 from ._core import explain, info
 from .functional import (
     CausalType,
@@ -29,6 +29,7 @@ __all__ = [
     "allow_nondeterministic",
     "apply_rope",
     "attention",
+    "compat",
     "explain",
     "info",
     "merge_attentions",

@@ -12,7 +12,6 @@ import types
 import pytest
 
 import nearfield
-import nearfield.compat
 from nearfield.compat import install, uninstall
 
 TARGETS = {
@@ -148,7 +147,7 @@ def test_installed_peer_keeps_its_other_modules(cosmos, imported):
     with pytest.raises(RuntimeError, match="the package cosmos_transfer2 can be imported"):
         install("imaginaire")
     if imported:
-        import cosmos_transfer2._src.imaginaire.attention
+        importlib.import_module("cosmos_transfer2._src.imaginaire.attention")
     install("imaginaire", force=True)
     import cosmos_transfer2._src.imaginaire.attention as attention
     from cosmos_transfer2._src.imaginaire import attention as by_parent
@@ -186,9 +185,9 @@ def test_bad_arguments():
 
 
 def test_peers_are_loaded_on_demand():
-    """A fresh process: importing nearfield.compat loads no drop-in, and there is no natten before install."""
+    """A fresh process: importing nearfield loads no drop-in, and there is no natten before install."""
     code = (
-        "import sys, importlib.util, nearfield.compat\n"
+        "import sys, importlib.util, nearfield\n"
         "assert not [m for m in sys.modules if m.startswith('nearfield.compat.') and '_install' not in m]\n"
         "assert importlib.util.find_spec('natten') is None\n"
         "nearfield.compat.install('natten')\n"

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import nearfield
-import nearfield.compat
 
 transformers = pytest.importorskip("transformers")
 
@@ -151,10 +150,11 @@ def test_attentions_and_autocast(dinat):
 def test_in_a_fresh_process():
     """Nothing but install() before transformers is imported."""
     code = (
-        "import nearfield.compat, torch\n"
+        "import nearfield, torch\n"
         "nearfield.compat.install('natten')\n"
         "from transformers import DinatConfig, DinatModel\n"
-        "model = DinatModel(DinatConfig(embed_dim=8, depths=[1], num_heads=[2], kernel_size=3, dilations=[[2]]))\n"
+        "config = DinatConfig(embed_dim=8, depths=[1], num_heads=[2], kernel_size=3, dilations=[[2]])\n"
+        "model = DinatModel(config)\n"
         "model(torch.randn(1, 3, 32, 32)).last_hidden_state.sum().backward()\n"
         "assert all(p.grad is not None for p in model.encoder.parameters())\n"
     )

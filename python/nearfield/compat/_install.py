@@ -75,7 +75,7 @@ def install(name: str, force: bool = False) -> None:
 
 
 def uninstall(name: str) -> None:
-    """Takes back `install(name)`: the modules that it displaced return. Does nothing if it is not installed."""
+    """Takes back `install(name)`, if there was one: the modules that it displaced return."""
     _peer("uninstall", name)
     finder = _installed.pop(name, None)
     if finder is not None:

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Drop-in for the package natten, its module tree and spellings at 0.21, and its older unfused operations.
 
-    from nearfield.compat.natten import NeighborhoodAttention2D, na2d           # instead of: from natten import
-    nearfield.compat.install("natten")                                          # or: for all that comes later
+    from nearfield.compat.natten import NeighborhoodAttention2D, na2d      # instead of: from natten import
+    nearfield.compat.install("natten")                                     # or: for all that comes later
 
 Its backend names are legal on every device, serve every feature and mean the automatic choice; its tile
 shapes, splits and schedules are hints that nothing depends on. Two of its results differ: a scale of 0.0 is

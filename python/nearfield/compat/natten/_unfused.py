@@ -30,8 +30,8 @@ def _problem(op: str, rank: int, dtype: str, device: str, sizes: tuple, axes: tu
         raise ValueError(str(error).replace(f"[na{rank}d]", f"[{op}]", 1)) from None
 
 
-def _window(op: str, rank: int, tensor, kernel_size, stride, dilation, is_causal) -> tuple[str, int]:
-    """(problem, columns) of a heads-first tensor."""
+def _window(op: str, rank: int, tensor, kernel_size, stride, dilation, is_causal) -> tuple[str, tuple]:
+    """(problem, window) of a heads-first tensor."""
     if tensor.dim() != rank + 3:
         raise ValueError(
             f"[{op}] got a tensor of rank {tensor.dim()}, expected {rank + 3}: [batch, heads, "
@@ -50,15 +50,15 @@ def _window(op: str, rank: int, tensor, kernel_size, stride, dilation, is_causal
     sizes = tuple(len(range(n)) for n in tensor.shape[1:])
     dtype = str(tensor.dtype).removeprefix("torch.")
     problem = _problem(op, rank, dtype, tensor.device.type, sizes, axes)
-    return problem, torch.Size(kernel_size).numel()
+    return problem, kernel_size
 
 
 def _check_alike(op: str, first: str, a, second: str, b, sizes) -> None:
     """Same dtype and device, and `b` of these sizes."""
     if a.dtype != b.dtype or a.device != b.device or b.shape != torch.Size(sizes):
         raise ValueError(
-            f"[{op}] got {second} {list(b.shape)}, {b.dtype} on {b.device}, expected {list(sizes)}, {a.dtype} "
-            f"on {a.device}, to go with {first} {list(a.shape)}"
+            f"[{op}] got {second} {list(b.shape)}, {b.dtype} on {b.device}, expected {list(sizes)}, "
+            f"{a.dtype} on {a.device}, to go with {first} {list(a.shape)}"
         )
 
 
@@ -86,13 +86,12 @@ def logits(op, rank, query, key, kernel_size, stride, dilation, is_causal, addit
     ):
         arguments.check_tensor(op, name, tensor, optional)
     query, key, additional_keys = arguments.autocast(query, key, additional_keys)
-    problem, columns = _window(op, rank, query, kernel_size, stride, dilation, is_causal)
+    problem, window = _window(op, rank, query, kernel_size, stride, dilation, is_causal)
     _check_alike(op, "query", query, "key", key, query.shape)
     work = _ops.lse_dtype(query.dtype)
     result = _pairs.score(_flat(query), _flat(key), problem).unflatten(0, query.shape[:2])
     if rpb is not None:
-        entries = arguments.per_axis(op, "kernel_size", kernel_size, rank, int)
-        sizes = (query.shape[1], *(2 * k - 1 for k in entries))
+        sizes = (query.shape[1], *(2 * k - 1 for k in window))
         if rpb.shape != torch.Size(sizes) or rpb.device != query.device or not rpb.is_floating_point():
             raise ValueError(
                 f"[{op}] got rpb {list(rpb.shape)}, {rpb.dtype} on {rpb.device}, expected {list(sizes)}, "
@@ -119,7 +118,8 @@ def weighted(op, rank, attn, value, kernel_size, stride, dilation, is_causal, ad
     ):
         arguments.check_tensor(op, name, tensor, optional)
     value, additional_values = arguments.autocast(value, additional_values)
-    problem, columns = _window(op, rank, value, kernel_size, stride, dilation, is_causal)
+    problem, window = _window(op, rank, value, kernel_size, stride, dilation, is_causal)
+    columns = torch.Size(window).numel()
     attn = attn.to(value.dtype)
     extra = 0
     if additional_values is not None:

@@ -84,6 +84,6 @@ def _tiles(layout, tile, dilation):
 
 
 def _order(rank: int, flip: bool) -> list[int]:
-    """Batch, groups, tiles, places, heads, channels, where axis i is split at 1 + 3i as tile, place, group."""
+    """Batch, groups, tiles, places, heads, channels; axis i is split at 1 + 3i as tile, place, group."""
     axes = list(range(rank))[:: -1 if flip else 1]
     return [0, *(3 * i + part for part in (3, 1, 2) for i in axes), 3 * rank + 1, 3 * rank + 2]
