@@ -148,10 +148,14 @@ def test_attentions_and_autocast(dinat):
 
 
 def test_in_a_fresh_process():
-    """Nothing but install() before transformers is imported."""
+    """Nothing but install() before transformers is imported; drop-ins are loaded on demand."""
     code = (
+        "import importlib.util, sys\n"
         "import nearfield, torch\n"
+        "assert importlib.util.find_spec('natten') is None\n"
+        "assert not any(m.startswith('nearfield.compat.natten') for m in sys.modules)\n"
         "nearfield.compat.install('natten')\n"
+        "assert 'nearfield.compat.imaginaire' not in sys.modules\n"
         "from transformers import DinatConfig, DinatModel\n"
         "config = DinatConfig(embed_dim=8, depths=[1], num_heads=[2], kernel_size=3, dilations=[[2]])\n"
         "model = DinatModel(config)\n"
