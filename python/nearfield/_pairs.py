@@ -103,7 +103,8 @@ def _spread(weights, x, problem):
     return torch.cat(parts, 1).squeeze(-2)
 
 
-def _expand(bias, problem):
+def expanded(bias, problem: str):
+    """`expand` without its derivatives."""
     tables = _relative_tables(problem, str(bias.device))
     for i, (entry, inside, *_) in enumerate(tables):  # [H, L0, k0, ..., remaining axes]
         bias = bias.movedim(1 + 2 * i, -1)[..., entry.flatten()]
@@ -193,7 +194,7 @@ class _Linear(Function):
 
     @staticmethod
     def forward(name, problem, x):
-        return (_expand if name == "expand" else _contract)(x, problem)
+        return (expanded if name == "expand" else _contract)(x, problem)
 
     @staticmethod
     def setup_context(ctx, inputs, output):

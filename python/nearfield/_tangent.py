@@ -17,21 +17,9 @@ import math
 
 import torch
 
-from . import _core, _ops, _tables
+from . import _core, _ops, _pairs, _tables
 
 _CHUNK_ELEMENTS = 1 << 24  # of a gathered tensor
-
-
-def _positions(index, query_layout, key_layout, axes):
-    """The entry of a head's flattened bias table for each raster key number of `index` [queries, keys]."""
-    at = torch.zeros_like(index)
-    queries = torch.arange(index.shape[0])[:, None]
-    for a in range(len(key_layout)):
-        behind_q, behind_k = math.prod(query_layout[a + 1 :]), math.prod(key_layout[a + 1 :])
-        window, _, dilation, _ = axes[4 * a : 4 * a + 4]
-        steps = (index // behind_k % key_layout[a] - queries // behind_q % query_layout[a]) // dilation
-        at = at * (2 * window - 1) + (steps + window - 1).clamp(0, 2 * window - 2)
-    return at
 
 
 def _kept(config: _ops.Config, batches: range, heads: int, queries, keys):
@@ -80,12 +68,15 @@ def tangents(saved, tangent, config: _ops.Config, first_batch: int = 0):
         dmv = torch.zeros_like(mv) if tangent[4] is None else tangent[4].to(work)
 
     if bias is not None:
-        positions = _positions(index.cpu(), query.shape[1:-2], key.shape[1:-2], config.axes).to(query.device)
-        table = bias.to(work).reshape(kv_heads, heads // kv_heads, -1)
-        dtable = torch.zeros_like(table) if tangent[5] is None else tangent[5].to(work).reshape(table.shape)
-
-    def of_positions(table, rows):  # [1, queries, Hkv, heads per Hkv, keys]
-        return table[:, :, rows].permute(2, 0, 1, 3).unsqueeze(0)
+        zero = torch.zeros_like(bias) if tangent[5] is None else tangent[5]
+        # [1, queries, Hkv, heads per Hkv, keys]
+        of_pairs, dof_pairs = (
+            _pairs.expanded(t.to(work), problem)
+            .unflatten(0, (kv_heads, heads // kv_heads))
+            .permute(2, 0, 1, 3)
+            .unsqueeze(0)
+            for t in (bias, zero)
+        )
 
     def kept(at, end, keys):
         queries = torch.arange(at, end)[:, None]
@@ -115,14 +106,14 @@ def tangents(saved, tangent, config: _ops.Config, first_batch: int = 0):
         for keys, dkeys, values, dvalues, shared, inside in blocks:
             logits = scale * scores(own_q, keys, shared)
             if bias is not None and not shared:
-                logits = logits + of_positions(table, positions[at:end])
+                logits = logits + of_pairs[:, at:end]
             weights = torch.exp(logits - own_lse)
             weights = torch.where(torch.isneginf(own_lse), torch.zeros_like(weights), weights)
             if inside is not None:
                 weights = torch.where(inside, weights, torch.zeros_like(weights))
             ds = scale * (scores(own_dq, keys, shared) + scores(own_q, dkeys, shared))
             if bias is not None and not shared:
-                ds = ds + of_positions(dtable, positions[at:end])
+                ds = ds + dof_pairs[:, at:end]
             kept_weights = weights
             if config.dropout_p > 0:
                 numbers = (
