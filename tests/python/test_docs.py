@@ -13,6 +13,7 @@ import importlib.util
 import io
 import re
 import sys
+import textwrap
 import tokenize
 from pathlib import Path
 
@@ -21,8 +22,8 @@ import torch
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-NOT_RUN = re.compile(r"<!-- not run: \S[^>]* -->\n\Z")
+FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
+NOT_RUN = re.compile(r"<!-- not run: [^>]*\w[^>]* -->\n\Z")
 # Pages are names in the ids of tests.
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 
@@ -30,8 +31,8 @@ pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to
 def blocks(text):
     """(line of the first line of code, code) of every Python block that is to run."""
     for match in FENCE.finditer(text):
-        if match[1] == "python" and not NOT_RUN.search(text[: match.start()]):
-            yield text.count("\n", 0, match.start(2)) + 1, match[2]
+        if match[2] == "python" and not NOT_RUN.search(text[: match.start()]):
+            yield text.count("\n", 0, match.start(3)) + 1, textwrap.dedent(match[3])
 
 
 def expected(code):
@@ -110,6 +111,7 @@ def test_blocks_are_found_with_their_lines():
         "a\n\n```python\nx = 1\n```\n```cpp\nint y;\n```\n<!-- not run: no GPU -->\n```python\n1 / 0\n```\n"
     )
     assert list(blocks(text)) == [(4, "x = 1\n")]
+    assert list(blocks("1. a\n   ```python\n   x = 1\n   ```\n")) == [(3, "x = 1\n")]  # in a list
     assert list(blocks("<!-- not run: -->\n```python\ny\n```\n")) == [(3, "y\n")]  # a reason is due
 
 
