@@ -17,7 +17,8 @@ def check_tensor(op: str, name: str, tensor, optional: bool = False) -> None:
     if tensor is None and optional:
         return
     if not isinstance(tensor, torch.Tensor):
-        raise TypeError(f"[{op}] got {name} of type {type(tensor).__name__}, expected a torch.Tensor")
+        hint = "; torch.tensor(...) makes one" if isinstance(tensor, (list, tuple)) else ""
+        raise TypeError(f"[{op}] got {name} of type {type(tensor).__name__}, expected a torch.Tensor{hint}")
     if tensor.layout != torch.strided or tensor.is_nested:
         kind = "nested" if tensor.is_nested else "sparse"
         raise NotImplementedError(
@@ -68,7 +69,8 @@ def number(op: str, name: str, value, optional: bool = False) -> float | None:
     if value is None and optional:
         return None
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"[{op}] got {name} of type {type_name(value)}, expected a number")
+        hint = "; multiply query by it" if name == "scale" and isinstance(value, torch.Tensor) else ""
+        raise TypeError(f"[{op}] got {name} of type {type_name(value)}, expected a number{hint}")
     try:
         return float(value)
     except OverflowError:

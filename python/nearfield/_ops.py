@@ -164,7 +164,7 @@ torch.library.register_autograd(f"{_NAMESPACE}::forward", _backward, setup_conte
 def refuse_double_backward(op: str):
     raise NotImplementedError(
         f"[{op}] got a second differentiation, expected first derivatives only; the backward pass of "
-        "nearfield is not differentiable (drop create_graph=True, or use torch.func.jvp of the forward pass)"
+        "nearfield is not differentiable (drop create_graph=True; torch.func.jvp of the forward pass works)"
     )
 
 

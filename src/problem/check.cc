@@ -40,7 +40,8 @@ void check_window(const Problem& p, std::string_view op, const Layout& layout, i
   if (dilation < 1) refuse(op, "dilation " + to_string(dilation) + on, "dilation >= 1");
   if (window < 1)
     refuse(op, kernel_size + " " + to_string(window) + on, kernel_size + " >= 1",
-           "the largest legal " + kernel_size + " there is " + to_string(extent / dilation));
+           "the largest legal " + kernel_size + " there is " + to_string(extent / dilation) +
+               (window == -1 && !by_size ? "; multi_dimensional_attention takes -1 for the whole axis" : ""));
   if (window > extent || dilation > extent || window * dilation > extent) {
     const Index largest = extent / dilation;
     refuse(op, kernel_size + " " + to_string(window) + " with dilation " + to_string(dilation) + on,

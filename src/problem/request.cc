@@ -64,11 +64,12 @@ void check_same(const Request& r, const Named& t, std::size_t axis, Index expect
            std::string(what) + " " + to_string(expected) + ", that of " + of, hint);
 }
 
-void check_exact(const Request& r, const Named& t, const std::vector<Index>& shape,
-                 const std::string& dtype) {
+void check_exact(const Request& r, const Named& t, const std::vector<Index>& shape, const std::string& dtype,
+                 const char* hint = "") {
   if (!t.info.present) refuse(r.op, std::string("no ") + t.name, "a tensor of shape " + shape_text(shape));
   if (t.info.size != shape)
-    refuse(r.op, std::string(t.name) + " of shape " + shape_text(t.info.size), "shape " + shape_text(shape));
+    refuse(r.op, std::string(t.name) + " of shape " + shape_text(t.info.size), "shape " + shape_text(shape),
+           hint);
   if (t.info.dtype != dtype)
     refuse(r.op, std::string(t.name) + " of dtype " + t.info.dtype, "dtype " + dtype);
   if (t.info.device != r.query.device)
@@ -381,7 +382,9 @@ Problem make_problem(const Request& r) {
   else add_varlen_layouts(r, p);
   resolve_dont_care(r, p);
   check(p, r.op);
-  if (p.bias) check_exact(r, {"bias", r.bias}, shape_of(p, Role::kBias), r.query.dtype);
+  if (p.bias)
+    check_exact(r, {"bias", r.bias}, shape_of(p, Role::kBias), r.query.dtype,
+                "[heads, 2 * kernel_size - 1 per axis]");
 
   if (r.direction == Direction::kBackward) {
     const std::string lse_type = p.dtype == DType::kFloat64 ? "float64" : "float32";
