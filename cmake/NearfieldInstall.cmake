@@ -1,27 +1,41 @@
 # Copyright 2026 The nearfield authors.
 # SPDX-License-Identifier: Apache-2.0
 #
-# Two installations. In a wheel (SKBUILD) the shared libraries go into the Python package, each finding
-# the other beside it. Otherwise: library, headers and `find_package(nearfield)`.
-if(SKBUILD)
-  set(libraries nearfield)
-  if(TARGET nearfield_torch)
-    list(APPEND libraries nearfield_torch)
-  endif()
-  set_target_properties(${libraries} PROPERTIES BUILD_WITH_INSTALL_RPATH ON INSTALL_RPATH "$ORIGIN")
-  install(TARGETS ${libraries} COMPONENT python
-          LIBRARY DESTINATION . RUNTIME DESTINATION .)
-  return()
+# Libraries, headers and `find_package(nearfield)`: into a prefix, or, in a wheel (SKBUILD), into the
+# Python package's own folder, where each shared library finds the other beside it.
+set(torch "")
+if(TARGET nearfield_torch)
+  set(torch nearfield_torch)
 endif()
 
-# Not in a wheel, which holds no symbolic links. Before 1.0 every minor version may change the ABI.
-set_target_properties(nearfield PROPERTIES
-  VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR})
+if(SKBUILD)
+  set(NEARFIELD_LIB_DIR .)
+  set(NEARFIELD_CMAKE_DIR share/cmake/nearfield)
+  set(component COMPONENT python)
+  # The package `torch` lies beside ours.
+  set(NEARFIELD_TORCH_HINT "HINTS \"\${PACKAGE_PREFIX_DIR}/../torch/share/cmake/Torch\"")
+  set_target_properties(nearfield ${torch} PROPERTIES BUILD_WITH_INSTALL_RPATH ON INSTALL_RPATH "$ORIGIN")
+else()
+  set(NEARFIELD_LIB_DIR "${CMAKE_INSTALL_LIBDIR}")
+  set(NEARFIELD_CMAKE_DIR "${CMAKE_INSTALL_LIBDIR}/cmake/nearfield")
+  set(component "")
+  set(NEARFIELD_TORCH_HINT "")
+  # Not in a wheel, which holds no symbolic links. Before 1.0 every minor version may change the ABI.
+  set_target_properties(nearfield ${torch} PROPERTIES
+    VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR})
+endif()
 
-set(NEARFIELD_CMAKE_DIR "${CMAKE_INSTALL_LIBDIR}/cmake/nearfield")
-install(TARGETS nearfield EXPORT nearfieldTargets INCLUDES DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
-install(DIRECTORY "${PROJECT_SOURCE_DIR}/include/nearfield" DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
-install(EXPORT nearfieldTargets NAMESPACE nearfield:: DESTINATION "${NEARFIELD_CMAKE_DIR}")
+set(destinations
+  LIBRARY DESTINATION "${NEARFIELD_LIB_DIR}" ${component}
+  ARCHIVE DESTINATION "${NEARFIELD_LIB_DIR}" ${component}
+  RUNTIME DESTINATION "${NEARFIELD_LIB_DIR}" ${component})
+install(TARGETS nearfield EXPORT nearfieldTargets ${destinations})
+install(EXPORT nearfieldTargets NAMESPACE nearfield:: DESTINATION "${NEARFIELD_CMAKE_DIR}" ${component})
+if(torch)  # a set of its own, which is read only where PyTorch is asked for
+  install(TARGETS nearfield_torch EXPORT nearfieldTorchTargets ${destinations})
+  install(EXPORT nearfieldTorchTargets NAMESPACE nearfield:: DESTINATION "${NEARFIELD_CMAKE_DIR}" ${component})
+endif()
+install(DIRECTORY "${PROJECT_SOURCE_DIR}/include/nearfield" DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}" ${component})
 
 # What a static nearfield hands on to its users' link line, and the package that provides it.
 set(NEARFIELD_DEPENDENCIES "")
@@ -39,4 +53,4 @@ configure_package_config_file(
 write_basic_package_version_file("${PROJECT_BINARY_DIR}/nearfieldConfigVersion.cmake"
                                  COMPATIBILITY SameMinorVersion)
 install(FILES "${PROJECT_BINARY_DIR}/nearfieldConfig.cmake" "${PROJECT_BINARY_DIR}/nearfieldConfigVersion.cmake"
-        DESTINATION "${NEARFIELD_CMAKE_DIR}")
+        DESTINATION "${NEARFIELD_CMAKE_DIR}" ${component})

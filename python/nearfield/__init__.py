@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """nearfield: attention whose visible keys are a box, over token layouts of one, two or three axes."""
 
+from pathlib import Path as _Path
+
 from . import compat, varlen
 from ._core import explain, info
 from .functional import (
@@ -20,6 +22,8 @@ from .modules import Attention, NeighborhoodAttention1D, NeighborhoodAttention2D
 from .rotary import apply_rope, rope, rope_tables
 
 __version__ = info()["version"]
+# For C++, as torch.utils.cmake_prefix_path: find_package(nearfield COMPONENTS torch)
+cmake_prefix_path = str(_Path(__file__).parent)
 __all__ = [
     "Attention",
     "CausalType",
@@ -29,6 +33,7 @@ __all__ = [
     "allow_nondeterministic",
     "apply_rope",
     "attention",
+    "cmake_prefix_path",
     "compat",
     "explain",
     "info",
