@@ -6,10 +6,11 @@ C++, by the #include lines:
 
     L0 interval.h geometry.h tensor.h status.h executor.h src/runtime  <-  L1 problem.h request.h src/problem
     <-  L2 plan.h src/plan  <-  L3 src/reference src/cpu src/cuda (never each other)
-    <-  L4 attention.h c.h src/dispatch (only table.cc names backends)  <-  L5 torch.h bindings
+    <-  L4 attention.h c.h src/dispatch (only table.cc names backends)  <-  L5 torch.h torch/ bindings
 
-    torch only in bindings/torch and torch.h, Highway only in src/cpu, CUDA only in src/cuda, asm only in
-    src/cuda/ptx (src/cpu may pin a register with an empty one), getenv only in src/runtime/environment.cc.
+    torch only in bindings/torch, torch.h and torch/, Highway only in src/cpu, CUDA only in src/cuda, asm
+    only in src/cuda/ptx (src/cpu may pin a register with an empty one), getenv only in
+    src/runtime/environment.cc.
 
 Python, by the import statements:
 
@@ -53,6 +54,7 @@ CPP_ROOMS = {
     "include/nearfield/c.h": 4,
     "src/dispatch": 4,
     "include/nearfield/torch.h": 5,
+    "include/nearfield/torch": 5,
     "bindings": 5,
 }
 BACKEND_LAYER = 3
@@ -60,7 +62,10 @@ TABLE = "src/dispatch/table.cc"
 
 # What comes from outside, by the start of its include path -> where it may be used.
 EXTERNAL = {
-    "torch": (r"(torch|ATen|c10)/", ("bindings/torch/", "include/nearfield/torch.h")),
+    "torch": (
+        r"(torch|ATen|c10|caffe2)/",
+        ("bindings/torch/", "include/nearfield/torch.h", "include/nearfield/torch/"),
+    ),
     "Highway": (r"hwy/", ("src/cpu/",)),
     "CUDA": (r"(cuda|cuda_\w+|cute|cutlass|mma)(\.h|/)", ("src/cuda/",)),
 }

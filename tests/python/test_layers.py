@@ -62,6 +62,10 @@ GOOD = {
         '#include <torch/csrc/stable/library.h>\n#include "nearfield/attention.h"\n',
     ),
     "torch.h": ("include/nearfield/torch.h", "#include <ATen/ATen.h>\n"),
+    "torch/": (
+        "include/nearfield/torch/file.h",
+        '#include <caffe2/serialize/inline_container.h>\n#include "nearfield/problem.h"\n',
+    ),
     "asm": ("src/cuda/ptx/mma.h", 'asm volatile("mma;" : : );\n'),
     "pin": ("src/cpu/run.cc", 'void f(float& x) { asm volatile("" : "+x"(x)); }\n'),
     "getenv": ("src/runtime/environment.cc", 'auto e = std::getenv("X");\n'),
