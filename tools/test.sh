@@ -70,8 +70,10 @@ fi
 
 step "build: C++" build release &&
   step "C++ tests" ctest --preset release -j "$jobs"
-step "build: Python package" tools/setup.sh wheel &&
+if step "build: Python package" tools/setup.sh wheel; then
   step "Python tests" ${full:+long_}python_tests
+  step "C++ modules on libtorch" tests/torch_cpp/run.sh
+fi
 step "C++ tests, asan and ubsan" sanitized asan
 step "install tests" tests/install/run.sh build/release
 if have nvcc; then
