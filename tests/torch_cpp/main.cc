@@ -350,7 +350,11 @@ void run_case(const std::string& name, Tensors given, const std::function<Result
 
 }  // namespace
 
-int main(int, char** arguments) {
+int main(int count, char** arguments) {
+  if (count != 2) {
+    std::cerr << "usage: torch_cpp FOLDER\n";
+    return 2;
+  }
   const std::string folder = arguments[1];
   std::map<std::string, Tensors> inputs;
   for (const auto& [key, tensor] : load_tensors(folder + "/inputs.pt"))
