@@ -164,8 +164,8 @@ struct BackwardFunction : torch::autograd::Function<BackwardFunction> {
 
   static variable_list backward(AutogradContext* ctx, const variable_list&) {
     refuse_kind(call_of(ctx)->op(), "a second differentiation", "first derivatives only",
-                "the backward pass of nearfield is not differentiable (drop create_graph=True, or use "
-                "torch.func.jvp of the forward pass)");
+                "the backward pass of nearfield is not differentiable (drop create_graph=True; "
+                "torch.func.jvp of the forward pass works)");
   }
 };
 
