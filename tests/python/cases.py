@@ -12,16 +12,19 @@ Example:
 Shapes are those of oracle.py.
 """
 
+import contextlib
+import math
 from dataclasses import dataclass
+from unittest import mock
 
 import torch
-from oracle import dense_mask, evaluate, grid_mask
+from oracle import bias_index, dense_mask, evaluate, grid_mask
+from philox import factors
 
 import nearfield as nf
+from nearfield import functional
 
 BACKENDS = ("reference", "cpu")
-# Names of a case's gradients, in the order of its inputs.
-GRADIENTS = ("dq", "dk", "dv", "dak", "dav")
 CAUSAL_TYPES = {"tl": "TopLeft", "br": "BottomRight", "dc": "DontCare"}
 
 
@@ -42,6 +45,10 @@ class Case:
     value_dim: int = 8
     additional: int | None = None
     scale: float | None = None
+    bias: bool = False
+    dropout: float = 0.0
+    seed: int = 0  # of dropout
+    queries: tuple | None = None  # the layout of the queries where it is not that of the keys
 
     def __str__(self):
         text = "x".join(map(str, self.layout)) if self.window else "{},{}".format(*self.layout)
@@ -53,6 +60,8 @@ class Case:
                 )
         text += f":b{self.batch}h{self.heads}kv{self.kv_heads}d{self.dim}v{self.value_dim}"
         text += "" if self.additional is None else f":add{self.additional}"
+        text += "" if self.queries is None else ":qgrid" + "x".join(map(str, self.queries))
+        text += ":bias" * self.bias + (f":drop{self.dropout}" if self.dropout else "")
         return text + ("" if self.scale is None else f":scale{self.scale}")
 
     def _axes(self, x):
@@ -67,15 +76,24 @@ class Case:
             self._axes(self.stride),
             self._axes(self.dilation),
             self._axes(bool(self.causal) if not isinstance(self.causal, tuple) else self.causal),
+            self.queries,
         )
 
+    def gradients(self):
+        """Names of the gradients, in the order of the inputs."""
+        return ["dq", "dk", "dv"] + ["dak", "dav"] * (self.additional is not None) + ["dbias"] * self.bias
+
     def shapes(self):
-        """Of q, k, v and, with additional keys, of those and their values."""
-        queries, keys = (self.layout, self.layout) if self.window else ((self.layout[0],), (self.layout[1],))
+        """Of q, k, v and, where the case has them, additional keys and values, bias."""
+        queries, keys = (self.queries or self.layout, self.layout)
+        if self.window is None:
+            queries, keys = (self.layout[0],), (self.layout[1],)
         b, hkv, d, dv = self.batch, self.kv_heads, self.dim, self.value_dim
         shapes = [(b, *queries, self.heads, d), (b, *keys, hkv, d), (b, *keys, hkv, dv)]
         if self.additional is not None:
             shapes += [(b, self.additional, hkv, d), (b, self.additional, hkv, dv)]
+        if self.bias:
+            shapes.append((self.heads, *(2 * k - 1 for k in self.window)))
         return shapes
 
     def inputs(self, dtype=torch.float32, seed=0, requires_grad=False):
@@ -84,17 +102,32 @@ class Case:
         return [x.requires_grad_(requires_grad) for x in make]
 
     def call(self, inputs, backend=None, return_lse=True, **more):
+        """The public function's result; with dropout, that of the case's own seed."""
         q, k, v, *extra = inputs
         kw = dict(scale=self.scale, backend=backend, return_lse=return_lse, **more)
-        if self.window is None:
-            causal = CAUSAL_TYPES.get(self.causal)
-            causal = getattr(nf.CausalType, causal) if causal else None
-            return nf.attention(q, k, v, is_causal=causal is not None, causal_type=causal, **kw)
-        if extra:
+        if self.bias:
+            kw["bias"] = extra.pop()
+        if self.dropout:
+            kw["dropout_p"] = self.dropout
+        if self.additional is not None:
             kw.update(additional_keys=extra[0], additional_values=extra[1])
-        function = (nf.na1d, nf.na2d, nf.na3d)[len(self.layout) - 1]
-        causal = False if self.causal is None else self.causal
-        return function(q, k, v, self.window, self.stride, self.dilation, causal, **kw)
+        with seeded(self.seed) if self.dropout else contextlib.nullcontext():
+            if self.window is None:
+                causal = CAUSAL_TYPES.get(self.causal)
+                causal = getattr(nf.CausalType, causal) if causal else None
+                return nf.attention(q, k, v, is_causal=causal is not None, causal_type=causal, **kw)
+            function = (nf.na1d, nf.na2d, nf.na3d)[len(self.layout) - 1]
+            causal = False if self.causal is None else self.causal
+            return function(q, k, v, self.window, self.stride, self.dilation, causal, **kw)
+
+    def factor(self):
+        """What dropout multiplies the weights by, [B, H, N, M + S]; None without it."""
+        if not self.dropout:
+            return None
+        queries = math.prod(self.shapes()[0][1:-2])
+        keys = math.prod(self.shapes()[1][1:-2]) + (self.additional or 0)
+        axes = (range(n) for n in (self.batch, self.heads, queries, keys))
+        return factors(self.seed, self.dropout, *axes)
 
     def upstream(self, inputs, seed=1):
         """grad_out and grad_lse for this case."""
@@ -105,7 +138,19 @@ class Case:
         return out, torch.randn(q.shape[:-1], generator=g, dtype=torch.float64).to(lse_dtype)
 
     def expected(self, inputs, grad_out=None, grad_lse=None):
-        return evaluate(*inputs[:3], self.mask(), grad_out, grad_lse, self.scale, *inputs[3:])
+        given = dict(zip(self.gradients(), inputs, strict=True))
+        return evaluate(
+            *inputs[:3],
+            self.mask(),
+            grad_out,
+            grad_lse,
+            self.scale,
+            given.get("dak"),
+            given.get("dav"),
+            bias=given.get("dbias"),
+            index=bias_index(self.layout, self.window, self._axes(self.dilation)) if self.bias else None,
+            factor=self.factor(),
+        )
 
     def check(self, inputs, backend, grad_out=None, grad_lse=None, **more):
         """Forward and, given grad_out, backward of the operator against the oracle."""
@@ -117,13 +162,27 @@ class Case:
         if grad_out is not None:
             heads = [out] if grad_lse is None else [out, lse]
             gradients = torch.autograd.grad(heads, leaves, [grad_out, grad_lse][: len(heads)])
-            results.update(zip(GRADIENTS, gradients, strict=False))
+            results.update(zip(self.gradients(), gradients, strict=True))
             for x, gradient in zip(inputs, gradients, strict=True):
                 assert gradient.dtype == x.dtype
         assert out.dtype == inputs[0].dtype
         assert lse.dtype == (torch.float64 if out.dtype == torch.float64 else torch.float32)
         for name, expected in self.expected(inputs, grad_out, grad_lse).items():
             expected.check(results[name], name, f"[{self} {out.dtype} {backend}]")
+
+
+@contextlib.contextmanager
+def seeded(number):
+    """Dropout of the calls inside takes this seed in place of the one that they draw."""
+    attend = functional.attend
+
+    def with_seed(*arguments):
+        *tensors, config = arguments
+        assert config.seed.dtype == torch.int64 and config.seed.shape == (1,)
+        return attend(*tensors, config._replace(seed=torch.full_like(config.seed, number)))
+
+    with mock.patch.object(functional, "attend", with_seed):
+        yield
 
 
 def na(layout, window, **more):

@@ -45,6 +45,11 @@ def visible(query, extent, window, stride=1, dilation=1, causal=False):
     return [tokens[i] for i in window_of(place, len(tokens), window, stride, causal)]
 
 
+def place(query, queries, keys):
+    """The key under the centre of a query, where the two have layouts of their own on an axis."""
+    return (2 * query + 1) * keys // (2 * queries)
+
+
 def visible_dense(query, queries, keys, causal=None):
     """The keys that `query` sees in dense attention; causal is None, "tl" or "br"."""
     if causal == "tl":
@@ -62,16 +67,37 @@ def _mask(rows, keys):
     return mask
 
 
+def _product(axes, combine):
+    """[N, M] in raster order from one [Na, Ma] for each axis."""
+    whole = axes[0]
+    for one in axes[1:]:
+        whole = combine(whole[:, None, :, None], one[None, :, None, :]).flatten(2, 3).flatten(0, 1)
+    return whole
+
+
 @functools.lru_cache(256)
-def grid_mask(layout, window, stride=None, dilation=None, causal=None):
-    """[N, N] for N = prod(layout): a key is seen if every axis sees it. Arguments: one entry per axis."""
+def grid_mask(layout, window, stride=None, dilation=None, causal=None, queries=None):
+    """[N, M] for M = prod(layout) keys and N = prod(queries or layout): a key is seen if every axis sees
+    it. Arguments: one entry per axis."""
     rank = len(layout)
     stride, dilation, causal = stride or (1,) * rank, dilation or (1,) * rank, causal or (False,) * rank
-    mask = torch.ones(1, 1, dtype=torch.bool)
-    for extent, *axis in zip(layout, window, stride, dilation, causal, strict=True):
-        one = _mask([visible(q, extent, *axis) for q in range(extent)], extent)
-        mask = (mask[:, None, :, None] & one[None, :, None, :]).flatten(2, 3).flatten(0, 1)
-    return mask
+    axes = []
+    for extent, own, *axis in zip(layout, queries or layout, window, stride, dilation, causal, strict=True):
+        axes.append(_mask([visible(place(q, own, extent), extent, *axis) for q in range(own)], extent))
+    return _product(axes, torch.logical_and)
+
+
+@functools.lru_cache(256)
+def bias_index(layout, window, dilation):
+    """[N, N]: where each pair looks in a head's table of 2k-1 entries per axis, flattened: key minus query
+    in tokens of their dilation group, plus k-1. Pairs that do not see each other get some legal entry."""
+    index = None
+    for extent, k, d in zip(layout, window, dilation, strict=True):
+        tokens = torch.arange(extent)
+        offset = torch.div(tokens[None, :] - tokens[:, None], d, rounding_mode="floor") + k - 1
+        offset = offset.clamp(0, 2 * k - 2)
+        index = offset if index is None else _product([index * (2 * k - 1), offset], torch.add)
+    return index
 
 
 @functools.lru_cache(256)
@@ -102,11 +128,34 @@ def _operands(query, key, value, mask, additional_keys, additional_values):
     return q, k, v, mask
 
 
-def attend(query, key, value, mask, scale=None, additional_keys=None, additional_values=None):
-    """(out, lse) in float64, differentiable; a query that sees nothing gives 0 and -inf."""
+def _scores(q, k, scale, bias, index):
+    """[B, H, N, M + S]: scaled, and then biased, except for the additional keys."""
+    scores = (q @ k.mT) * scale
+    if bias is None:
+        return scores
+    table = bias.double().flatten(1)[:, index]  # [H, N, M]
+    return scores + torch.nn.functional.pad(table, (0, k.shape[2] - index.shape[1]))
+
+
+def attend(
+    query,
+    key,
+    value,
+    mask,
+    scale=None,
+    additional_keys=None,
+    additional_values=None,
+    bias=None,
+    index=None,
+    factor=None,
+):
+    """(out, lse) in float64, differentiable; a query that sees nothing gives 0 and -inf.
+
+    bias [H, 2k-1, ...] with its index (bias_index); factor [B, H, N, M + S] of dropout (philox.factors).
+    """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     q, k, v, mask = _operands(query, key, value, mask, additional_keys, additional_values)
-    logits = (q @ k.mT) * scale
+    logits = _scores(q, k, scale, bias, index)
     any_key = mask.any(-1)[:, None]
     top = logits.new_zeros(*logits.shape[:-1], 1)
     if mask.shape[1]:
@@ -115,8 +164,9 @@ def attend(query, key, value, mask, scale=None, additional_keys=None, additional
     total = torch.where(any_key, p.sum(-1, keepdim=True), 1)
     lse = torch.where(any_key, total.log() + top, -math.inf)
     layout = query.shape[:-1]
+    weights = p / total if factor is None else p / total * factor
     return (
-        (p / total @ v).transpose(1, 2).reshape(*layout, value.shape[-1]),
+        (weights @ v).transpose(1, 2).reshape(*layout, value.shape[-1]),
         lse.squeeze(-1).transpose(1, 2).reshape(layout),
     )
 
@@ -153,6 +203,9 @@ def evaluate(
     additional_keys=None,
     additional_values=None,
     eps_p=None,
+    bias=None,
+    index=None,
+    factor=None,
 ):
     """out, lse and, given grad_out, all gradients: {name: Expected}. eps_p: the rounding of P and dS.
 
@@ -166,24 +219,22 @@ def evaluate(
     eps_lse = torch.finfo(torch.float64 if dtype == torch.float64 else torch.float32).eps
     eps_p = eps_p or eps_lse
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    extra = additional_keys is not None
-    names = ["dq", "dk", "dv"] + ["dak", "dav"] * extra
-    inputs = [query, key, value] + [additional_keys, additional_values] * extra
-    inputs = [x.detach().double().requires_grad_() for x in inputs]
-    out, lse = attend(*inputs[:3], mask, scale, *inputs[3:])
+    given = {"dq": query, "dk": key, "dv": value, "dak": additional_keys, "dav": additional_values}
+    given["dbias"] = bias
+    leaves = {n: None if x is None else x.detach().double().requires_grad_() for n, x in given.items()}
+    more = (leaves["dak"], leaves["dav"], leaves["dbias"], index, factor)
+    out, lse = attend(leaves["dq"], leaves["dk"], leaves["dv"], mask, scale, *more)
+    bounds = {}  # what products add to the bound of a gradient
     with torch.no_grad():
         heads, groups = query.shape[-2], query.shape[-2] // key.shape[-2]
-        q, k, v, seen = _operands(*inputs[:3], mask, *(inputs[3:] or (None, None)))
+        q, k, v, seen = _operands(*list(leaves.values())[:3], mask, *more[:2])
         lse_rows = _flat(lse[..., None])
-        p = torch.where(seen, torch.exp(torch.where(seen, (q @ k.mT) * scale - lse_rows, 0)), 0)
+        p = torch.exp(torch.where(seen, _scores(q, k, scale, *more[2:4]) - lse_rows, 0))
+        p = torch.where(seen, p, 0)
+        kept = p if factor is None else p * factor
         c = 4 + math.log2(max(p.shape[-1], p.shape[-2] * groups, 1))
         rows = (query.shape[0], *query.shape[1:-2])
-
-        def unflat(x, like):  # [B, H, N, d] -> like's shape, summed over the query heads of a KV head
-            x = x.unflatten(1, (like.shape[-2], heads // like.shape[-2])).sum(2)
-            return x.transpose(1, 2).reshape(like.shape)
-
-        bound = eps_out * out.abs().clamp_min(tiny) + c * eps_p * (p @ v.abs()).transpose(1, 2).reshape(
+        bound = eps_out * out.abs().clamp_min(tiny) + c * eps_p * (kept @ v.abs()).transpose(1, 2).reshape(
             *rows, heads, value.shape[-1]
         )
         result = {
@@ -195,15 +246,31 @@ def evaluate(
         do = _flat(grad_out).abs()
         rounded = (do * _flat(out).abs()).sum(-1, keepdim=True)  # |dO||O|, one per query
         dlse = 0 if grad_lse is None else _flat(grad_lse[..., None]).abs()
-        ds = p * (c * eps_p * (do @ v.abs().mT + rounded + dlse) + eps_out * rounded) * abs(scale)
+        exact = kept * (do @ v.abs().mT) + p * (rounded + dlse)  # |dS|, and what of it is O rounded
+        ds = (c * eps_p * exact + eps_out * p * rounded) * abs(scale)
         keys = key.shape[1:-2].numel()
-        dk, dv = ds.mT @ q.abs(), c * eps_p * (p.mT @ do)
-        bounds = [ds @ k.abs(), dk[:, :, :keys], dv[:, :, :keys]] + [dk[:, :, keys:], dv[:, :, keys:]] * extra
+
+        def unflat(x, like):  # [B, H, N, d] -> like's shape, summed over the query heads of a KV head
+            x = x.unflatten(1, (like.shape[-2], heads // like.shape[-2])).sum(2)
+            return x.transpose(1, 2).reshape(like.shape)
+
+        dk, dv = ds.mT @ q.abs(), c * eps_p * (kept.mT @ do)
+        bounds = {"dq": unflat(ds @ k.abs(), query)}
+        bounds.update(dk=unflat(dk[:, :, :keys], key), dv=unflat(dv[:, :, :keys], value))
+        if additional_keys is not None:
+            bounds["dak"] = unflat(dk[:, :, keys:], additional_keys)
+            bounds["dav"] = unflat(dv[:, :, keys:], additional_values)
+        if bias is not None:  # a sum over the batch and over queries
+            c = 4 + math.log2(max(p.shape[0] * p.shape[2], 1))
+            pairs = (c * eps_p * exact + eps_out * p * rounded)[..., :keys].sum(0).flatten(1)
+            table = pairs.new_zeros(heads, bias[0].numel())
+            bounds["dbias"] = table.index_add(1, index.flatten(), pairs).reshape(bias.shape)
     loss = (out * grad_out.double()).sum()
     if grad_lse is not None:
         loss = loss + torch.where(lse == -math.inf, 0, lse * grad_lse.double()).sum()
+    inputs = [leaves[name] for name in bounds]
     gradients = torch.autograd.grad(loss, inputs, allow_unused=True)
-    for name, x, gradient, bound in zip(names, inputs, gradients, bounds, strict=True):
+    for (name, bound), x, gradient in zip(bounds.items(), inputs, gradients, strict=True):
         gradient = torch.zeros_like(x) if gradient is None else gradient
-        result[name] = Expected(gradient, eps_out * gradient.abs().clamp_min(tiny) + unflat(bound, x))
+        result[name] = Expected(gradient, eps_out * gradient.abs().clamp_min(tiny) + bound)
     return result

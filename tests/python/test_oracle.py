@@ -8,7 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from golden import GOLDEN, tokens_of
-from oracle import attend, dense_mask, grid_mask, visible, window_of
+from oracle import attend, bias_index, dense_mask, grid_mask, visible, window_of
+from philox import factors, kept, philox4x32
 
 
 @pytest.mark.parametrize("case", GOLDEN, ids=str)
@@ -88,3 +89,54 @@ def test_a_query_that_sees_nothing():
     assert out[0, 0].eq(0).all() and lse[0, 0].item() == -torch.inf
     for gradient in torch.autograd.grad(out.sum() + lse[0, 1:].sum(), (q, k, v)):
         assert gradient.isfinite().all()
+
+
+def test_queries_on_another_layout():
+    """Twice as fine: children see what their parent sees. Half as fine: the window of the middle child."""
+    for window in range(1, 8):
+        own = grid_mask((7,), (window,), (max(window // 2, 1),), None, (window % 2 == 0,))
+        fine = grid_mask((7,), (window,), (max(window // 2, 1),), None, (window % 2 == 0,), (14,))
+        assert torch.equal(fine, own.repeat_interleave(2, 0))
+    assert torch.equal(grid_mask((8,), (3,), queries=(4,)), grid_mask((8,), (3,))[1::2])
+    assert torch.equal(grid_mask((6, 7), (3, 2), queries=(6, 7)), grid_mask((6, 7), (3, 2)))
+    assert grid_mask((6, 7), (3, 2), queries=(2, 20)).sum(1).eq(6).all()
+
+
+def test_bias_of_pairs():
+    """Pair by pair, from the definition; and it is added to the scores."""
+    layout, window, dilation = (7, 6), (3, 2), (2, 3)
+    index, mask = bias_index(layout, window, dilation), grid_mask(layout, window, None, dilation)
+    for q, k in mask.nonzero().tolist():
+        offsets = [(k // 6 - q // 6) / 2, (k % 6 - q % 6) / 3]
+        assert all(o == int(o) for o in offsets)
+        assert index[q, k] == (offsets[0] + 2) * 3 + offsets[1] + 1
+    q, k, v = (torch.randn(1, 7, 6, 2, 4, dtype=torch.float64) for _ in range(3))
+    bias = torch.randn(2, 5, 3, dtype=torch.float64)
+    added = bias.flatten(1)[:, index].masked_fill(~mask, -torch.inf)
+    flat = [x.flatten(1, 2).transpose(1, 2) for x in (q, k, v)]
+    theirs = F.scaled_dot_product_attention(*flat, attn_mask=added, scale=0.3).transpose(1, 2)
+    ours = attend(q, k, v, mask, 0.3, bias=bias, index=index)[0].flatten(1, 2)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_philox_known_answers():
+    """Those that Random123 ships."""
+    for counter, key, answer in (
+        ("00000000" * 4, "00000000" * 2, "6627e8d5e169c58dbc57ac4c9b00dbd8"),
+        ("ffffffff" * 4, "ffffffff" * 2, "408f276d41c83b0ea20bc7c66d5451fd"),
+        ("243f6a8885a308d313198a2e03707344", "a4093822299f31d0", "d16cfe0994fdcceb5001e42024126ea1"),
+    ):
+        words = [[int(text[i : i + 8], 16) for i in range(0, len(text), 8)] for text in (counter, key)]
+        drawn = philox4x32([torch.tensor(word) for word in words[0]], words[1])
+        assert "".join(f"{word:08x}" for word in drawn) == answer
+
+
+@pytest.mark.parametrize("seed", [0, 7, -3, 2**62 + 5])
+def test_dropout_keeps_its_share(seed):
+    p = 0.3
+    mask = kept(seed, p, range(2), range(3), range(40), range(50))
+    assert mask.shape == (2, 3, 40, 50)
+    assert abs(mask.double().mean() - (1 - p)) < 4 * (p * (1 - p) / mask.numel()) ** 0.5
+    assert torch.equal(kept(seed, p, [1], [2], [7, 9], [11]), mask[1:, 2:, [7, 9], 11:12])
+    assert factors(seed, p, [0], [0], [0], range(50)).unique().tolist() == [0, 1 / (1 - p)]
+    assert not torch.equal(kept(seed + 2**32, p, [0], [0], range(9), range(9)), mask[:1, :1, :9, :9])
