@@ -9,14 +9,15 @@
 namespace nearfield::testing {
 namespace {
 
-constexpr Role kForwardInputs[] = {Role::kQuery, Role::kKey, Role::kValue, Role::kAdditionalKey,
-                                   Role::kAdditionalValue};
-constexpr Role kBackwardInputs[] = {Role::kQuery,           Role::kKey, Role::kValue, Role::kAdditionalKey,
-                                    Role::kAdditionalValue, Role::kOut, Role::kLse,   Role::kGradOut,
-                                    Role::kGradLse};
+constexpr Role kForwardInputs[] = {Role::kQuery,           Role::kKey, Role::kValue, Role::kAdditionalKey,
+                                   Role::kAdditionalValue, Role::kBias};
+constexpr Role kBackwardInputs[] = {Role::kQuery,           Role::kKey,    Role::kValue, Role::kAdditionalKey,
+                                    Role::kAdditionalValue, Role::kBias,   Role::kOut,   Role::kLse,
+                                    Role::kGradOut,         Role::kGradLse};
 constexpr Role kForwardOutputs[] = {Role::kOut, Role::kLse};
-constexpr Role kBackwardOutputs[] = {Role::kGradQuery, Role::kGradKey, Role::kGradValue,
-                                     Role::kGradAdditionalKey, Role::kGradAdditionalValue};
+constexpr Role kBackwardOutputs[] = {Role::kGradQuery,           Role::kGradKey,
+                                     Role::kGradValue,           Role::kGradAdditionalKey,
+                                     Role::kGradAdditionalValue, Role::kGradBias};
 
 std::size_t index(Role r) { return static_cast<std::size_t>(r); }
 DType dtype_for(const Problem& p, Role r) {
@@ -54,6 +55,7 @@ Case::Case(const std::string& text, double spread) : problem_(parse_problem(text
     inputs_[index(r)] = Memory(dtype_for(problem_, r), shape, problem_.strides[index(r)]);
     inputs_[index(r)].fill_normal(rng, r == Role::kQuery ? spread : 1.0);
   }
+  seed_ = static_cast<std::int64_t>(rng.next());  // either sign, both words
 }
 
 Problem Case::direction(Direction d) const {
@@ -69,7 +71,7 @@ const Answer& Case::answer() {
     RoleValues values;
     for (const Role r : kBackwardInputs)
       if (input(r).present()) values[index(r)] = input(r).values();
-    answer_ = solve(problem_, values, true);
+    answer_ = solve(problem_, values, true, seed_);
     for (const Role r : {Role::kOut, Role::kLse})
       for (std::size_t i = 0; i < answer_.exact[index(r)].size(); ++i)
         input(r).set(static_cast<Index>(i), answer_.exact[index(r)][i]);
@@ -91,6 +93,7 @@ Outputs Case::run(Direction d, const std::string& backend, Executor& executor) {
       tensors[r] = input(r).view();
       before[r] = input(r).bytes();
     }
+  if (p.dropout > 0) tensors.seed = &seed_;
   Outputs outputs;
   std::vector<Role> writes(std::begin(kForwardOutputs), std::end(kForwardOutputs));
   if (!forward) writes.assign(std::begin(kBackwardOutputs), std::end(kBackwardOutputs));

@@ -47,7 +47,8 @@ class Case {
   const Problem& problem() const { return problem_; }
   Problem direction(Direction d) const;
   Memory& input(Role r) { return inputs_[static_cast<std::size_t>(r)]; }
-  const Answer& answer();  // of the inputs at the time of the first call
+  std::int64_t& seed() { return seed_; }  // of dropout
+  const Answer& answer();                 // of the inputs at the time of the first call
 
   // Runs one direction; records a failure if anything but the numbers is wrong.
   Outputs run(Direction d, const std::string& backend, Executor& executor);
@@ -58,6 +59,7 @@ class Case {
  private:
   Problem problem_;
   std::array<Memory, kRoles> inputs_;  // of both directions; o and lse are the oracle's, rounded
+  std::int64_t seed_ = 0;
   Answer answer_;
   bool solved_ = false;
 };

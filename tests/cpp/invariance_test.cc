@@ -27,6 +27,11 @@ constexpr const char* kProblems[] = {
     "na:fwd:f32:b1h2kv1d16:8x9+5x7+16x4:k3x3+5x7+2x4:c00+10+01:tail=2,3:lse",
     "att:fwd:f32:b1h2kv1d16:5,9+70,3+0,4+33,34:cbr:tail=5,9:lse",
     "na:fwd:f32:b1h2kv1d16:20x12:k5x3:q=8-16x0-12:kv=6-18x0-12:lse",
+    "na:fwd:f32:b2h4kv2d16:19x21:k7x5:d1x2:add=5:bias:lse",
+    "na:fwd:bf16:b3h2kv1d16:130:k31:bias:drop=0.3:lse",
+    "att:fwd:f32:b1h4kv2d32:150,90:drop=0.3:lse",
+    "na:fwd:f32:b1h2kv1d16:8x9+5x7:k3x3:drop=0.3:lse",
+    "na:fwd:f32:b1h2kv1d16:9x14:k3x4:s2x3:c01:qgrid=20x5:add=3:lse",
 };
 
 TEST(Invariance, ThreadsAndOrderOfTasks) {
@@ -181,10 +186,11 @@ TEST(Invariance, LseOrNotGivesTheSameOut) {
       p.lse = false;
       Memory out(p.dtype, testing::shape_for(p, Role::kOut), {}, true);
       Tensors tensors;
-      for (const Role r :
-           {Role::kQuery, Role::kKey, Role::kValue, Role::kAdditionalKey, Role::kAdditionalValue})
+      for (const Role r : {Role::kQuery, Role::kKey, Role::kValue, Role::kAdditionalKey,
+                           Role::kAdditionalValue, Role::kBias})
         tensors[r] = c.input(r).view();
       tensors[Role::kOut] = out.view();
+      tensors.seed = &c.seed();
       PlanOptions options;
       options.backend = backend;
       SerialExecutor serial;

@@ -83,6 +83,14 @@ void add_strides(Rng& rng, Problem& p) {
   }
 }
 
+// Queries on a layout of their own, finer or coarser than the keys'; dilated axes keep theirs.
+void add_query_layout(Rng& rng, Problem& p, Index most) {
+  p.query_layout = true;
+  Layout& layout = p.layouts[0];
+  for (std::size_t a = 0; a < static_cast<std::size_t>(p.rank); ++a)
+    if (layout.dilation[a] == 1) layout.query_extent[a] = rng.in(1, most);
+}
+
 std::vector<Layout> varlen_list(Rng& rng, const Problem& p, Index most) {
   std::vector<Layout> list;
   for (Index n = rng.in(0, 4); n > 0; --n)
@@ -114,11 +122,7 @@ Problem random_problem(Rng& rng) {
     p.batch = rng.in(0, 5);
     p.layouts = {attention ? random_lengths(rng, most) : random_layout(rng, p.rank, most)};
     Layout& layout = p.layouts[0];
-    if (!attention && rng.chance(20)) {
-      p.query_layout = true;
-      for (std::size_t a = 0; a < static_cast<std::size_t>(p.rank); ++a)
-        if (layout.dilation[a] == 1) layout.query_extent[a] = rng.in(1, most);
-    }
+    if (!attention && rng.chance(20)) add_query_layout(rng, p, most);
     if (rng.chance(30)) p.additional = rng.in(1, 50);
     if (rng.chance(30)) p.query_range = random_range(rng, layout.query_extent, p.rank);
     if (rng.chance(30)) p.key_range = random_range(rng, layout.extent, p.rank);
@@ -156,11 +160,14 @@ Problem random_runnable_problem(Rng& rng) {
   } else {
     p.batch = rng.pick<Index>({0, 1, 1, 1, 1, 2, 2, 3});
     p.layouts = {attention ? random_lengths(rng, most) : random_layout(rng, p.rank, most)};
+    if (!attention && rng.chance(25)) add_query_layout(rng, p, most);
     if (rng.chance(25)) p.additional = rng.in(1, 20);
     if (rng.chance(25)) p.query_range = random_range(rng, p.layouts[0].query_extent, p.rank);
     if (rng.chance(25)) p.key_range = random_range(rng, p.layouts[0].extent, p.rank);
   }
   if (rng.chance(15)) p.scale = rng.pick({0.0, 1.0, -0.3, 0.05});
+  if (rng.chance(20)) p.dropout = rng.pick({0.1, 0.5, 1.0 / 3.0, 0.9});
+  p.bias = !attention && !p.query_layout && !p.varlen && rng.chance(25);
   if (rng.chance(30)) {
     p.direction = rng.pick({Direction::kForward, Direction::kBackward});  // whose tensors have strides
     add_strides(rng, p);

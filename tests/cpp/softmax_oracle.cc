@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "axis_oracle.h"
+#include "philox_oracle.h"
 
 namespace nearfield::testing {
 namespace {
@@ -23,13 +24,22 @@ double unit_roundoff(DType t) {
   return 0;
 }
 
+double smallest_normal(DType t) {
+  return t == DType::kFloat64 ? 0x1p-1022 : t == DType::kFloat16 ? 0x1p-14 : 0x1p-126;
+}
+
 double eps_of_arithmetic(DType t) { return t == DType::kFloat64 ? 0x1p-52 : 0x1p-23; }
 
-bool is_backward(Role r) { return r >= Role::kGradOut; }
+bool is_gradient(Role r) {
+  return r == Role::kGradQuery || r == Role::kGradKey || r == Role::kGradValue ||
+         r == Role::kGradAdditionalKey || r == Role::kGradAdditionalValue || r == Role::kGradBias;
+}
+bool is_backward(Role r) { return r == Role::kGradOut || r == Role::kGradLse || is_gradient(r); }
 
 // One sequence: its tokens present, and who sees whom.
 struct Tokens {
   Index first_query = 0, first_key = 0;                    // in the packed tensor
+  Index number = 0;                                        // in the list
   std::vector<std::array<Index, kMaxRank>> queries, keys;  // global coordinates
   std::vector<oracle::Axis> axes;
 
@@ -37,6 +47,31 @@ struct Tokens {
     for (std::size_t a = 0; a < axes.size(); ++a)
       if (!oracle::sees(axes[a], queries[q][a], keys[k][a])) return false;
     return true;
+  }
+
+  // Raster index in the whole layout, and the number of its keys.
+  Index query_raster(std::size_t q) const {
+    Index at = 0;
+    for (std::size_t a = 0; a < axes.size(); ++a) at = at * axes[a].lq + queries[q][a];
+    return at;
+  }
+  Index key_raster(std::size_t k) const {
+    Index at = 0;
+    for (std::size_t a = 0; a < axes.size(); ++a) at = at * axes[a].lk + keys[k][a];
+    return at;
+  }
+  Index layout_keys() const {
+    Index n = 1;
+    for (const oracle::Axis& axis : axes) n *= axis.lk;
+    return n;
+  }
+  // Where the pair looks in one head's table of 2k-1 biases per axis: how many tokens of its own dilation
+  // group the key is past the query, and k-1.
+  std::size_t bias_at(std::size_t q, std::size_t k) const {
+    Index at = 0;
+    for (std::size_t a = 0; a < axes.size(); ++a)
+      at = at * (2 * axes[a].k - 1) + (keys[k][a] - queries[q][a]) / axes[a].d + axes[a].k - 1;
+    return static_cast<std::size_t>(at);
   }
 };
 
@@ -63,6 +98,7 @@ std::vector<Tokens> sequences_of(const Problem& p) {
     Tokens t;
     t.first_query = first_query;
     t.first_key = first_key;
+    t.number = static_cast<Index>(list.size());
     t.queries = tokens_of(l.query_extent, p.query_range, p.rank);
     t.keys = tokens_of(l.extent, p.key_range, p.rank);
     first_query += static_cast<Index>(t.queries.size());
@@ -111,13 +147,15 @@ std::size_t product(const std::vector<Index>& shape) {
 template <class T>
 class Solver {
  public:
-  Solver(const Problem& p, const RoleValues& in, bool backward) : p_(p), in_(in), backward_(backward) {
+  Solver(const Problem& p, const RoleValues& in, bool backward, std::int64_t seed)
+      : p_(p), in_(in), backward_(backward), seed_(seed) {
     p_.direction = backward ? Direction::kBackward : Direction::kForward;
     p_.lse = true;
     heads_ = static_cast<std::size_t>(p.heads);
     kv_heads_ = static_cast<std::size_t>(p.kv_heads);
     depth_ = static_cast<std::size_t>(p.head_dim);
     width_ = static_cast<std::size_t>(p.value_dim);
+    table_ = product(shape_for(p_, Role::kBias)) / heads_;
     for (int r = 0; r < kRoles; ++r)
       sums_.emplace_back(
           backward || !is_backward(static_cast<Role>(r)) ? product(shape_for(p_, static_cast<Role>(r))) : 0);
@@ -133,11 +171,10 @@ class Solver {
       std::vector<std::vector<std::size_t>> visible(tokens.queries.size());
       for (std::size_t q = 0; q < tokens.queries.size(); ++q)
         for (std::size_t k = 0; k < tokens.keys.size(); ++k)
-          if (tokens.sees(q, k)) visible[q].push_back(static_cast<std::size_t>(tokens.first_key) + k);
+          if (tokens.sees(q, k)) visible[q].push_back(k);
       for (std::size_t b = 0; b < static_cast<std::size_t>(p_.batch); ++b)
         for (std::size_t q = 0; q < tokens.queries.size(); ++q)
-          for (std::size_t h = 0; h < heads_; ++h)
-            one_query(b, static_cast<std::size_t>(tokens.first_query) + q, h, visible[q]);
+          for (std::size_t h = 0; h < heads_; ++h) one_query(tokens, b, q, h, visible[q]);
     }
     return answer();
   }
@@ -150,20 +187,46 @@ class Solver {
   struct Key {  // where its rows are, among the keys or the additional keys
     Role key, value, grad_key, grad_value;
     std::size_t k, v;
+    Index raster;                     // counts the draws of dropout
+    std::optional<std::size_t> bias;  // additional keys have none
   };
 
-  void one_query(std::size_t b, std::size_t q, std::size_t h, const std::vector<std::size_t>& visible) {
-    const std::size_t kv = h / (heads_ / kv_heads_), row = (b * queries_ + q) * heads_ + h;
+  std::vector<Key> keys_seen(const Tokens& tokens, std::size_t b, std::size_t q, std::size_t h,
+                             const std::vector<std::size_t>& visible) const {
+    const std::size_t kv = h / (heads_ / kv_heads_);
     std::vector<Key> keys;
     for (const std::size_t j : visible) {
-      const std::size_t at = (b * keys_ + j) * kv_heads_ + kv;
-      keys.push_back({Role::kKey, Role::kValue, Role::kGradKey, Role::kGradValue, at * depth_, at * width_});
+      const std::size_t at = (b * keys_ + static_cast<std::size_t>(tokens.first_key) + j) * kv_heads_ + kv;
+      keys.push_back({Role::kKey, Role::kValue, Role::kGradKey, Role::kGradValue, at * depth_, at * width_,
+                      tokens.key_raster(j), std::nullopt});
+      if (p_.bias) keys.back().bias = h * table_ + tokens.bias_at(q, j);
     }
     for (std::size_t j = 0; j < static_cast<std::size_t>(p_.additional); ++j) {
       const std::size_t at = (b * static_cast<std::size_t>(p_.additional) + j) * kv_heads_ + kv;
       keys.push_back({Role::kAdditionalKey, Role::kAdditionalValue, Role::kGradAdditionalKey,
-                      Role::kGradAdditionalValue, at * depth_, at * width_});
+                      Role::kGradAdditionalValue, at * depth_, at * width_,
+                      tokens.layout_keys() + static_cast<Index>(j), std::nullopt});
     }
+    return keys;
+  }
+
+  // What dropout multiplies a weight by.
+  std::vector<T> factors(const std::vector<Key>& keys, Index batch, std::size_t head, Index query) const {
+    std::vector<T> factor(keys.size(), T{1});
+    if (p_.dropout > 0)
+      for (std::size_t j = 0; j < keys.size(); ++j)
+        factor[j] = oracle::kept(seed_, static_cast<std::uint32_t>(batch), static_cast<std::uint32_t>(head),
+                                 static_cast<std::uint32_t>(query),
+                                 static_cast<std::uint32_t>(keys[j].raster), p_.dropout)
+                        ? T{1} / (T{1} - static_cast<T>(p_.dropout))
+                        : T{0};
+    return factor;
+  }
+
+  void one_query(const Tokens& tokens, std::size_t b, std::size_t q, std::size_t h,
+                 const std::vector<std::size_t>& visible) {
+    const std::size_t row = (b * queries_ + static_cast<std::size_t>(tokens.first_query) + q) * heads_ + h;
+    const std::vector<Key> keys = keys_seen(tokens, b, q, h, visible);
     if (keys.empty()) return;  // out 0, lse -inf, zero gradients
 
     const T scale = p_.scale ? static_cast<T>(*p_.scale) : T{1} / std::sqrt(static_cast<T>(p_.head_dim));
@@ -178,9 +241,10 @@ class Solver {
         dot += x;
         size += std::abs(x);
       }
-      weight[j] = scale * dot;
+      const T bias = keys[j].bias ? static_cast<T>(in(Role::kBias)[*keys[j].bias]) : T{0};
+      weight[j] = scale * dot + bias;
       largest = std::max(largest, weight[j]);
-      magnitude = std::max(magnitude, static_cast<double>(std::abs(scale) * size));
+      magnitude = std::max(magnitude, static_cast<double>(std::abs(scale) * size + std::abs(bias)));
     }
     for (T& w : weight) total += w = std::exp(w - largest);
     for (T& w : weight) w /= total;
@@ -190,23 +254,27 @@ class Solver {
     const double more = std::log2(static_cast<double>(keys.size())) + 2 * magnitude, c = 4 + more;
     of(Role::kLse).terms[row] = more;
 
+    const Index batch = p_.varlen ? tokens.number : static_cast<Index>(b);
+    const std::vector<T> factor = factors(keys, batch, h, tokens.query_raster(q));
     for (std::size_t j = 0; j < keys.size(); ++j)
       for (std::size_t i = 0; i < width_; ++i) {
-        const T x = weight[j] * static_cast<T>(in(keys[j].value)[keys[j].v + i]);
+        const T x = factor[j] * weight[j] * static_cast<T>(in(keys[j].value)[keys[j].v + i]);
         of(Role::kOut).add(row * width_ + i, x, static_cast<double>(std::abs(x)), c);
       }
-    if (backward_) one_gradient(row, keys, weight, scale, c);
+    if (backward_) one_gradient(row, keys, weight, factor, scale, c);
   }
 
-  void one_gradient(std::size_t row, const std::vector<Key>& keys, const std::vector<T>& weight, T scale,
-                    double c) {
+  void one_gradient(std::size_t row, const std::vector<Key>& keys, const std::vector<T>& weight,
+                    const std::vector<T>& factor, T scale, double c) {
     const double* grad_out = in(Role::kGradOut).data() + row * width_;
     T delta = 0;
-    double delta_size = 0;  // |dO| |O|
+    double delta_size = 0, rounded = 0;  // |dO| |O|; below the normal numbers O is rounded to a fixed step
     for (std::size_t i = 0; i < width_; ++i) {
       const T x = static_cast<T>(grad_out[i]) * of(Role::kOut).sum[row * width_ + i];
       delta += x;
       delta_size += static_cast<double>(std::abs(x));
+      rounded +=
+          std::max(static_cast<double>(std::abs(x)), std::abs(grad_out[i]) * smallest_normal(p_.dtype));
     }
     const T grad_lse = in(Role::kGradLse).empty() ? T{0} : static_cast<T>(in(Role::kGradLse)[row]);
     delta -= grad_lse;
@@ -214,22 +282,24 @@ class Solver {
       T from_value = 0;
       double size = delta_size + static_cast<double>(std::abs(grad_lse));
       for (std::size_t i = 0; i < width_; ++i) {
-        const T x = static_cast<T>(grad_out[i]) * static_cast<T>(in(keys[j].value)[keys[j].v + i]);
+        const T x =
+            factor[j] * static_cast<T>(grad_out[i]) * static_cast<T>(in(keys[j].value)[keys[j].v + i]);
         from_value += x;
         size += static_cast<double>(std::abs(x));
-        const T y = weight[j] * static_cast<T>(grad_out[i]);
+        const T y = factor[j] * weight[j] * static_cast<T>(grad_out[i]);
         of(keys[j].grad_value).add(keys[j].v + i, y, static_cast<double>(std::abs(y)), c);
       }
-      const T score = scale * weight[j] * (from_value - delta);
-      const auto factor = static_cast<double>(std::abs(scale) * weight[j]);
+      const T grad_score = weight[j] * (from_value - delta), score = scale * grad_score;
+      const auto p = static_cast<double>(weight[j]), scaled = std::abs(static_cast<double>(scale)) * p;
+      if (keys[j].bias) of(Role::kGradBias).add(*keys[j].bias, grad_score, p * size, c, p * rounded);
       for (std::size_t i = 0; i < depth_; ++i) {
         const double k = in(keys[j].key)[keys[j].k + i], q = in(Role::kQuery)[row * depth_ + i];
         of(Role::kGradQuery)
-            .add(row * depth_ + i, score * static_cast<T>(k), factor * size * std::abs(k), c,
-                 factor * delta_size * std::abs(k));
+            .add(row * depth_ + i, score * static_cast<T>(k), scaled * size * std::abs(k), c,
+                 scaled * rounded * std::abs(k));
         of(keys[j].grad_key)
-            .add(keys[j].k + i, score * static_cast<T>(q), factor * size * std::abs(q), c,
-                 factor * delta_size * std::abs(q));
+            .add(keys[j].k + i, score * static_cast<T>(q), scaled * size * std::abs(q), c,
+                 scaled * rounded * std::abs(q));
       }
     }
   }
@@ -238,11 +308,12 @@ class Solver {
     Answer all;
     for (int r = 0; r < kRoles; ++r) {
       const Role role = static_cast<Role>(r);
-      if (role != Role::kOut && role != Role::kLse && role < Role::kGradQuery) continue;
+      if (role != Role::kOut && role != Role::kLse && !is_gradient(role)) continue;
       const Accumulators<T>& sums = of(role);
       auto& exact = all.exact[static_cast<std::size_t>(r)];
       auto& bound = all.tolerance[static_cast<std::size_t>(r)];
-      const bool over_queries = role > Role::kGradQuery;  // the others are sums over the keys, which c counts
+      // Sums over the queries; the others are sums over the keys, which c counts.
+      const bool over_queries = is_gradient(role) && role != Role::kGradQuery;
       for (std::size_t i = 0; i < sums.sum.size(); ++i) {
         exact.push_back(static_cast<double>(sums.sum[i]));
         bound.push_back(role == Role::kLse
@@ -257,7 +328,8 @@ class Solver {
   Problem p_;
   const RoleValues& in_;
   bool backward_;
-  std::size_t heads_, kv_heads_, depth_, width_, queries_, keys_;
+  std::int64_t seed_;
+  std::size_t heads_, kv_heads_, depth_, width_, queries_, keys_, table_;
   std::vector<Accumulators<T>> sums_;
 };
 
@@ -275,6 +347,13 @@ std::vector<Index> shape_for(const Problem& p, Role role) {
   if (role == Role::kLse && p.direction == Direction::kForward && !p.lse) return {};
   if (role == Role::kGradLse && !p.lse) return {};
   if (additional && p.additional == 0) return {};
+  if (role == Role::kBias || role == Role::kGradBias) {
+    if (!p.bias) return {};
+    std::vector<Index> table{p.heads};
+    for (std::size_t a = 0; a < static_cast<std::size_t>(p.rank); ++a)
+      table.push_back(2 * p.layouts[0].window[a] - 1);
+    return table;
+  }
   std::vector<Index> shape{p.batch};
   if (additional) {
     shape.push_back(p.additional);
@@ -312,9 +391,9 @@ double lse_tolerance(double lse, DType dtype) {
   return lse == -kInfinity ? 0.0 : eps_of_arithmetic(dtype) * (8 + std::abs(lse));
 }
 
-Answer solve(const Problem& problem, const RoleValues& inputs, bool backward) {
-  if (problem.dtype == DType::kFloat64) return Solver<long double>(problem, inputs, backward).run();
-  return Solver<double>(problem, inputs, backward).run();
+Answer solve(const Problem& problem, const RoleValues& inputs, bool backward, std::int64_t seed) {
+  if (problem.dtype == DType::kFloat64) return Solver<long double>(problem, inputs, backward, seed).run();
+  return Solver<double>(problem, inputs, backward, seed).run();
 }
 
 }  // namespace nearfield::testing

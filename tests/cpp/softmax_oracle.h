@@ -3,10 +3,12 @@
 //
 // The right answer to any problem, and how far from it an answer may be: a dense softmax over an
 // explicit mask, in float64 (long double for float64 problems), with a mask built token by token from
-// axis_oracle.h. Shares no code with the library but the Problem itself.
+// axis_oracle.h and a dropout mask from philox_oracle.h. Shares no code with the library but the Problem
+// itself.
 #pragma once
 
 #include <array>
+#include <cstdint>
 #include <vector>
 
 #include "nearfield/problem.h"
@@ -22,7 +24,7 @@ std::vector<Index> shape_for(const Problem& problem, Role role);
 //   exact       the number itself, rounded once to the dtype of the output
 //   terms       sum of the absolute values of the products it is the sum of ...
 //   weighted    ... and the same, each weighted by the c of its softmax: 4 + log2(keys), and twice the
-//               largest sum of the absolute terms of a score, which are rounded too
+//               largest sum of the absolute terms of a score (bias included), which are rounded too
 //   out_terms   the part of a gradient that comes from the rounded output O
 struct Bound {
   double exact = 0, weighted = 0, terms = 0, out_terms = 0;
@@ -34,7 +36,8 @@ struct Answer {
   RoleValues exact, tolerance;  // outputs of both directions
 };
 
-// inputs: q, k, v (ak, av), and do (dlse) if `backward`. The gradients are those of the exact O and lse.
-Answer solve(const Problem& problem, const RoleValues& inputs, bool backward);
+// inputs: q, k, v (ak, av, bias), and do (dlse) if `backward`. The gradients are those of the exact O and
+// lse. seed: of dropout.
+Answer solve(const Problem& problem, const RoleValues& inputs, bool backward, std::int64_t seed);
 
 }  // namespace nearfield::testing
