@@ -244,9 +244,10 @@ def evaluate(
         if grad_out is None:
             return result
         do = _flat(grad_out).abs()
-        rounded = (do * _flat(out).abs()).sum(-1, keepdim=True)  # |dO||O|, one per query
+        size = (do * _flat(out).abs()).sum(-1, keepdim=True)  # |dO||O|, one per query
+        rounded = (do * _flat(out).abs().clamp_min(tiny)).sum(-1, keepdim=True)  # ... as O was rounded
         dlse = 0 if grad_lse is None else _flat(grad_lse[..., None]).abs()
-        exact = kept * (do @ v.abs().mT) + p * (rounded + dlse)  # |dS|, and what of it is O rounded
+        exact = kept * (do @ v.abs().mT) + p * (size + dlse)  # |dS|
         ds = (c * eps_p * exact + eps_out * p * rounded) * abs(scale)
         keys = key.shape[1:-2].numel()
 
