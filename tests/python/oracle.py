@@ -183,6 +183,7 @@ class Expected:
     bound: torch.Tensor
 
     def check(self, actual, name, case=""):
+        """The largest error over its bound, which must not pass 1."""
         assert actual is not None, f"{name} is missing {case}"
         assert actual.shape == self.value.shape, f"{name}: {actual.shape}, not {self.value.shape} {case}"
         same = actual.double() == self.value  # infinities too
@@ -190,6 +191,7 @@ class Expected:
         ratio = torch.where(error > 0, error / self.bound.clamp_min(1e-300), error)
         worst = ratio.max().item() if ratio.numel() else 0.0
         assert worst <= 1, f"{name} is off by {worst:.3g} times its tolerance {case}"  # a NaN fails here
+        return worst
 
 
 def evaluate(
