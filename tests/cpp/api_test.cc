@@ -26,7 +26,10 @@ Views views_of(Case& c) {
   Views views{c.input(Role::kQuery).view(), c.input(Role::kKey).view(), c.input(Role::kValue).view(), {}};
   views.options.additional_key = c.input(Role::kAdditionalKey).view();
   views.options.additional_value = c.input(Role::kAdditionalValue).view();
+  views.options.bias = c.input(Role::kBias).view();
   views.options.scale = c.problem().scale;
+  views.options.dropout = c.problem().dropout;
+  views.options.seed = c.seed();
   return views;
 }
 
@@ -64,7 +67,11 @@ TEST(Api, ConveniencesForwardAndBackward) {
        {"na:fwd:f32:b2h4kv2d16v8:30:k7:s2:d3:c1:lse",
         "na:fwd:f32:b1h2kv2d24:9x8:k3x5:s1x2:d2x1:c01:add=4:lse:scale=0.3",
         "na:fwd:bf16:b1h2kv1d8:5x6x7:k3x3x3:c100:lse", "att:fwd:f64:b2h2kv1d8:13,20:cbr:lse",
-        "att:fwd:f32:b2h2kv1d8:20,13:ctl:add=3:lse", "att:fwd:f16:b1h3kv3d20:13,13:lse"}) {
+        "att:fwd:f32:b2h2kv1d8:20,13:ctl:add=3:lse", "att:fwd:f16:b1h3kv3d20:13,13:lse",
+        "na:fwd:f32:b2h2kv1d8:30:k7:d3:c1:bias:drop=0.3:lse",
+        "na:fwd:f16:b1h2kv1d8:5x6x7:k3x3x3:c100:add=2:bias:lse",
+        "att:fwd:f32:b2h2kv1d8:20,13:ctl:add=3:drop=0.3:lse",
+        "na:fwd:f32:b1h2kv2d24:9x8:k3x5:s1x2:c01:qgrid=4x20:add=4:drop=0.3:lse"}) {
     Case c(text);
     const Problem& p = c.problem();
     c.answer();
@@ -82,7 +89,7 @@ TEST(Api, ConveniencesForwardAndBackward) {
       const Problem b = c.direction(Direction::kBackward);
       Outputs gradients;
       for (const Role r : {Role::kGradQuery, Role::kGradKey, Role::kGradValue, Role::kGradAdditionalKey,
-                           Role::kGradAdditionalValue})
+                           Role::kGradAdditionalValue, Role::kGradBias})
         if (!testing::shape_for(b, r).empty())
           gradients[r] = Memory(p.dtype, testing::shape_for(b, r), {}, true);
       Gradients g;
@@ -93,10 +100,55 @@ TEST(Api, ConveniencesForwardAndBackward) {
       g.value = gradients[Role::kGradValue].view();
       if (p.additional) g.additional_key = gradients[Role::kGradAdditionalKey].view();
       if (p.additional) g.additional_value = gradients[Role::kGradAdditionalValue].view();
+      if (p.bias) g.bias = gradients[Role::kGradBias].view();
       ASSERT_NO_THROW(backward(p, views, outputs[Role::kOut].view(), outputs[Role::kLse].view(), g)) << text;
       EXPECT_TRUE(c.agrees(gradients, "api"));
     }
   }
+}
+
+// A bias of another shape or dtype, dropout without a seed or beyond a probability: refused before a byte of
+// the output is written.
+TEST(Api, BiasAndDropoutAreChecked) {
+  Case c("na:fwd:f32:b1h2kv1d8:9x8:k3x4:bias:drop=0.5");
+  std::vector<float> table(64, 0.0f);
+  const auto throws = [&](const TensorView& bias, double dropout, const char* word) {
+    Views views = views_of(c);
+    views.options.bias = bias;
+    views.options.dropout = dropout;
+    Memory out(DType::kFloat32, testing::shape_for(c.problem(), Role::kOut), {}, true);
+    const std::vector<std::byte> before = out.bytes();
+    try {
+      na2d(views.q, views.k, views.v, out.view(), window_of<2>(c.problem()), views.options);
+      ADD_FAILURE() << "served: " << word;
+    } catch (const std::invalid_argument& e) {
+      EXPECT_EQ(std::string(e.what()).rfind("[na2d] got ", 0), 0u) << e.what();
+      EXPECT_NE(std::string(e.what()).find(word), std::string::npos) << e.what();
+    }
+    EXPECT_EQ(out.bytes(), before);
+  };
+  const auto view = [&](std::initializer_list<Index> shape, DType t = DType::kFloat32) {
+    return TensorView(table.data(), t, shape);
+  };
+  throws(view({2, 5, 6}), 0.5, "(2, 5, 7)");
+  throws(view({1, 5, 7}), 0.5, "(2, 5, 7)");
+  throws(view({2, 7}), 0.5, "(2, 5, 7)");
+  throws(view({2, 5, 7}, DType::kFloat16), 0.5, "bias");
+  throws(view({2, 5, 7}), 1.0, "dropout");
+  throws(view({2, 5, 7}), -0.5, "dropout");
+
+  // The general entry has the seed among its tensors.
+  Tensors tensors;
+  for (const Role r : {Role::kQuery, Role::kKey, Role::kValue, Role::kBias}) tensors[r] = c.input(r).view();
+  Memory out(DType::kFloat32, testing::shape_for(c.problem(), Role::kOut), {}, true);
+  tensors[Role::kOut] = out.view();
+  SerialExecutor serial;
+  EXPECT_THROW(run(c.problem(), make_plan(c.problem()), tensors, serial), std::invalid_argument);
+  EXPECT_TRUE(std::isnan(out.get(0)));
+  tensors.seed = &c.seed();
+  tensors[Role::kBias] = {};
+  EXPECT_THROW(run(c.problem(), make_plan(c.problem()), tensors, serial), std::invalid_argument);
+  EXPECT_TRUE(std::isnan(out.get(0)));
 }
 
 // As the header shows it: dense views, nothing but what is needed.

@@ -13,6 +13,7 @@
 namespace nearfield {
 namespace {
 
+using testing::backends_under_test;
 using testing::Case;
 using testing::expect_conforms;
 
@@ -229,6 +230,8 @@ TEST(Conformance, Bias) {
       "na:fwd:f32:b1h1kv1d8:1x6x1:k1x3x1:bias:lse",
       "na:fwd:f32:b3h2kv2d32:333:k63:bias:lse",
       "na:fwd:f32:b0h2kv1d8:5x6:k3x3:bias:lse",
+      "na:fwd:f32:b1h1kv1d32:700:k255:c1:bias:lse",
+      "na:fwd:f32:b1h2kv1d16:33x35:k13x13:d1x2:bias:drop=0.1:lse",
       "na:fwd:f32:b1h2kv1d8:40:k7:q=10-20:kv=10-20:bias:lse",  // a shard: its offsets are those of the whole
       "na:fwd:f32:b1h2kv1d8:40:k7:q=10-20:kv=30-40:bias:lse",  // nothing visible
       "na:fwd:f32:b1h2kv1d16:20x12:k5x3:d1x2:q=8-16x3-7:kv=6-18x0-12:add=3:bias:lse",
@@ -274,6 +277,22 @@ TEST(Conformance, Dropout) {
   }
 }
 
+// Another seed, or another entry of the bias, than the oracle was told of is found out.
+TEST(Conformance, SeedAndBiasMatter) {
+  for (const std::string& backend : backends_under_test())
+    for (const Direction d : {Direction::kForward, Direction::kBackward}) {
+      Case c("na:fwd:f32:b1h2kv1d8:12:k5:bias:drop=0.3:lse");
+      EXPECT_TRUE(c.agrees(c.run(d, backend), backend));
+      for (const std::int64_t bit : {std::int64_t{1}, std::int64_t{1} << 32, INT64_MIN}) {
+        c.seed() ^= bit;
+        EXPECT_FALSE(c.agrees(c.run(d, backend), backend));
+        c.seed() ^= bit;
+      }
+      c.input(Role::kBias).set(13, 5.0);
+      EXPECT_FALSE(c.agrees(c.run(d, backend), backend));
+    }
+}
+
 TEST(Conformance, QueryLayouts) {
   expect_all({
       "na:fwd:f32:b1h1kv1d8:9:k3:qgrid=4:lse",
@@ -298,6 +317,10 @@ TEST(Conformance, QueryLayouts) {
       "na:fwd:f32:b1h2kv1d16:20x9:k5x3:s2x1:c10:qgrid=7x18:q=2-6x3-11:kv=5-19x0-8:add=2:lse",
       "na:fwd:f32:b0h2kv1d16:6x5:k3x3:qgrid=3x9:lse",
       "na:fwd:f32:b1h2kv1d16:6x5:k3x3:qgrid=0x9:add=3:lse",
+      "na:fwd:f32:b1h1kv1d32:33x35:k13x13:qgrid=50x20:lse",
+      "na:fwd:f32:b1h1kv1d32:60:k60:qgrid=700:lse",
+      "na:fwd:f32:b1h1kv1d32:700:k31:s31:qgrid=60:drop=0.1:lse",
+      "na:fwd:f32:b1h1kv1d16:9x10x11:k5x3x7:c010:qgrid=5x20x3:lse",
       "na:fwd:f32:b2h2kv1d16:6x5:k3x3:s2x1:qgrid=3x9:add=3:drop=0.3:lse",
       "na:fwd:f32:b1h2kv1d16:20:k7:qgrid=50:q=11-31:kv=4-14:add=3:drop=0.3:lse",
       "na:bwd:f32:b2h2kv1d8:9:k3:qgrid=4:lse:str=q~70,17,8,1~do~0,16,8,1~dq~70,17,8,1~dk~8,16,8,1",
