@@ -187,6 +187,10 @@ void expect_conforms(const std::string& text) {
   expect_conforms(c);
 }
 
+void expect_all(std::initializer_list<const char*> texts) {
+  for (const char* text : texts) expect_conforms(text);
+}
+
 std::string worst_ratios() {
   std::ostringstream text;
   text.precision(2);

@@ -12,6 +12,7 @@
 
 #include <gtest/gtest.h>
 
+#include <initializer_list>
 #include <map>
 #include <string>
 
@@ -67,6 +68,7 @@ class Case {
 // Both directions on every backend.
 void expect_conforms(const std::string& text);
 void expect_conforms(Case& c);
+void expect_all(std::initializer_list<const char*> texts);
 
 // Largest error over tolerance that was met, per backend and role, for the record.
 std::string worst_ratios();
