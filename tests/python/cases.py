@@ -22,7 +22,7 @@ from oracle import bias_index, dense_mask, evaluate, grid_mask
 from philox import factors
 
 import nearfield as nf
-from nearfield import functional
+from nearfield import _call
 
 BACKENDS = ("reference", "cpu")
 CAUSAL_TYPES = {"tl": "TopLeft", "br": "BottomRight", "dc": "DontCare"}
@@ -175,14 +175,8 @@ class Case:
 @contextlib.contextmanager
 def seeded(number):
     """Dropout of the calls inside takes this seed in place of the one that they draw."""
-    attend = functional.attend
-
-    def with_seed(*arguments):
-        *tensors, config = arguments
-        assert config.seed.dtype == torch.int64 and config.seed.shape == (1,)
-        return attend(*tensors, config._replace(seed=torch.full_like(config.seed, number)))
-
-    with mock.patch.object(functional, "attend", with_seed):
+    fixed = mock.patch.object(_call, "seed_of", lambda p, query: torch.tensor([number], device=query.device))
+    with fixed:
         yield
 
 
