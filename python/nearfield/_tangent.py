@@ -24,9 +24,16 @@ _CHUNK_ELEMENTS = 1 << 24  # of a gathered tensor
 
 def _kept(config: _ops.Config, batches: range, heads: int, queries, keys):
     """[B, queries, heads, keys]: 0 or 1 / (1 - p) for raster numbers [queries, keys] of both."""
+    try:
+        seed = int(config.seed)
+    except RuntimeError:  # vmap's, where every entry has a seed of its own
+        raise NotImplementedError(
+            f"[{config.op}] got vmap of a jvp with a dropout mask per entry, expected randomness='same', or "
+            "the jvp of a vmap"
+        ) from None
     pairs = [t.expand_as(keys).flatten().tolist() for t in (queries, keys)]  # torch.func hides the memory
     kept = [
-        torch.tensor(list(_core.kept(int(config.seed), config.dropout_p, batch, head, *pairs)))
+        torch.tensor(list(_core.kept(seed, config.dropout_p, batch, head, *pairs)))
         for batch in batches
         for head in range(heads)
     ]

@@ -327,6 +327,18 @@ def test_vmap_with_the_same_randomness(backend):
         torch.testing.assert_close(out, alone, rtol=1e-12, atol=1e-13)
 
 
+def test_vmap_of_a_jvp_needs_one_mask():
+    """The other way round, the jvp of a vmap, has a mask per entry."""
+    x = torch.randn(3, 2, 4, 2, 2, dtype=torch.float64)
+
+    def tangent(v):
+        return torch.func.jvp(lambda t: nf.na1d(t, t, t, 3, dropout_p=0.4), (v,), (v,))[1]
+
+    assert torch.vmap(tangent, randomness="same")(x).shape == x.shape
+    with pytest.raises(NotImplementedError, match=r"^\[na1d\] got vmap of a jvp .*expected randomness"):
+        torch.vmap(tangent, randomness="different")(x)
+
+
 def test_vmap_with_different_randomness(backend):
     torch.manual_seed(5)
     outs = torch.vmap(lambda *x: _call(x, backend), randomness="different")(*_copies())

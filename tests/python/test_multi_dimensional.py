@@ -208,8 +208,7 @@ def test_random_packed_layouts(number, backend, threads):
         stride = tuple(r.randint(1, k) for k in window)
         parts.append(na(layout, window, stride=stride, dilation=dilation, **same))
     packed = of_layouts(parts, tail=r.randint(0, 5))
-    # Not float64: there the oracle itself rounds as much as the bound on lse admits.
-    inputs = packed.inputs(r.choice([torch.float32, torch.bfloat16, torch.float16]))
+    inputs = packed.inputs(r.choice([torch.float32, torch.float64, torch.bfloat16, torch.float16]))
     packed.check(inputs, backend, *packed.upstream(inputs))
     packed.check_bits_of_each_alone(inputs, backend)
 

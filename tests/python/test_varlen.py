@@ -186,8 +186,7 @@ def test_random_sequences(number, backend, threads):
         dim=r.randint(1, 40),
         value_dim=r.randint(1, 40),
     )
-    # Not float64: there the oracle itself rounds as much as the bound on lse admits.
-    inputs = packed.inputs(r.choice([torch.float32, torch.bfloat16, torch.float16]))
+    inputs = packed.inputs(r.choice([torch.float32, torch.float64, torch.bfloat16, torch.float16]))
     packed.check(inputs, backend, *packed.upstream(inputs))
     packed.check_bits_of_each_alone(inputs, backend)
 
