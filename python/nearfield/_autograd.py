@@ -14,6 +14,7 @@ import torch
 from torch.autograd import Function, forward_ad
 
 from . import _ops
+from ._forward_levels import check_forward_levels
 from ._tangent import tangents
 
 _below_autograd = torch._C._AutoDispatchBelowAutograd
@@ -32,6 +33,7 @@ def attend(query, key, value, additional_keys, additional_values, bias, config: 
 
 def _eager(tensors, config: _ops.Config):
     if _transforms_active() or forward_ad._current_level >= 0:
+        check_forward_levels(config.op)
         # Config's tensors go in apart: torch.func looks for tensors among the arguments only.
         return _Full.apply(config[3:], *tensors, *config[:3])
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):

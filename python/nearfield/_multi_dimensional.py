@@ -78,6 +78,11 @@ def spatio_temporal_attention(
     op = "spatio_temporal_attention"
     a = dict(locals(), is_causal=(True, False, False))
     tensors = _call.tensors_of(op, a)
+    if query.dim() != 6:
+        raise ValueError(
+            f"[{op}] got query of rank {query.dim()}, shape {tuple(query.shape)}, expected rank 6, "
+            "[B, T, X, Y, heads, head_dim]"
+        )
     return _run(op, a, tensors, 3, {"axes": _call.axes_of(op, 3, "window_size", a)})
 
 

@@ -22,6 +22,7 @@ import torch
 from torch.autograd import Function, forward_ad
 
 from . import _core, _tables
+from ._forward_levels import check_forward_levels
 
 _CHUNK_ELEMENTS = 1 << 20  # of a gathered tensor, so that it stays in a cache
 
@@ -222,6 +223,7 @@ _TRANSPOSE = {"expand": "contract", "contract": "expand"}
 
 def _apply(eager, compiled, *arguments):
     if not torch.compiler.is_compiling():
+        check_forward_levels("nearfield")
         return eager.apply(*arguments)
     if forward_ad._current_level >= 0:
         return _outside_graph(eager, *arguments)

@@ -74,15 +74,14 @@ def tangents(saved, tangent, config: _ops.Config, first_batch: int = 0):
         dmk = torch.zeros_like(mk) if tangent[3] is None else tangent[3].to(work)
         dmv = torch.zeros_like(mv) if tangent[4] is None else tangent[4].to(work)
 
+    def grouped_heads(t):  # [B, queries, heads, keys] -> [B, queries, Hkv, heads per Hkv, keys]
+        return t.reshape(*t.shape[:2], kv_heads, heads // kv_heads, t.shape[-1])
+
     if bias is not None:
         zero = torch.zeros_like(bias) if tangent[5] is None else tangent[5]
         # [1, queries, Hkv, heads per Hkv, keys]
         of_pairs, dof_pairs = (
-            _pairs.expanded(t.to(work), problem)
-            .unflatten(0, (kv_heads, heads // kv_heads))
-            .permute(2, 0, 1, 3)
-            .unsqueeze(0)
-            for t in (bias, zero)
+            grouped_heads(_pairs.expanded(t.to(work), problem).permute(1, 0, 2)[None]) for t in (bias, zero)
         )
 
     def kept(at, end, keys):
@@ -91,18 +90,26 @@ def tangents(saved, tangent, config: _ops.Config, first_batch: int = 0):
         factors = _kept(config, batches, heads, queries, keys).to(query.device, work)
         return grouped_heads(factors)
 
-    def grouped_heads(t):  # [B, queries, heads, keys] -> [B, queries, Hkv, heads per Hkv, keys]
-        return t.reshape(*t.shape[:2], kv_heads, heads // kv_heads, t.shape[-1])
+    # Products by matmul: legacy vmap (vectorized Jacobians) has no rule for einsum.
+    def shared_product(a, b):  # [B, queries, Hkv, heads, x], [B, Hkv, x, y], the same for every query
+        rows = a.permute(0, 2, 1, 3, 4)
+        product = rows.reshape(*rows.shape[:2], rows.shape[2] * rows.shape[3], rows.shape[4]) @ b
+        return product.reshape(*rows.shape[:-1], b.shape[-1]).permute(0, 2, 1, 3, 4)
 
     def scores(a, keys, shared):
-        return torch.einsum("bqhgd,bshd->bqhgs" if shared else "bqhgd,bqshd->bqhgs", a, keys)
+        return shared_product(a, keys.permute(0, 2, 3, 1)) if shared else a @ keys.permute(0, 1, 3, 4, 2)
 
     def weigh(weights, values, shared):
-        return torch.einsum("bqhgs,bshd->bqhgd" if shared else "bqhgs,bqshd->bqhgd", weights, values)
+        if shared:
+            return shared_product(weights, values.permute(0, 2, 1, 3))
+        return weights @ values.permute(0, 1, 3, 2, 4)
+
+    def part(tensor, at, end):  # legacy vmap has no rule for a slice of everything
+        return tensor if (at, end) == (0, tokens) else tensor[:, at:end]
 
     def chunk(at: int, end: int):
         rows, mask = index[at:end], seen[at:end][None, :, None, None, :]
-        own_q, own_dq, own_lse = q[:, at:end], dq[:, at:end], row_lse[:, at:end, :, :, None]
+        own_q, own_dq, own_lse = (part(t, at, end) for t in (q, dq, row_lse.unsqueeze(-1)))
         # Padding gathers keys that the query does not see: 0 times what is not finite would be NaN.
         inside_keys = seen[at:end][None, :, :, None, None]
         gathered = (torch.where(inside_keys, t[:, rows], t.new_zeros(())) for t in (k, dk, v, dv))
@@ -113,14 +120,13 @@ def tangents(saved, tangent, config: _ops.Config, first_batch: int = 0):
         for keys, dkeys, values, dvalues, shared, inside in blocks:
             logits = scale * scores(own_q, keys, shared)
             if bias is not None and not shared:
-                logits = logits + of_pairs[:, at:end]
-            weights = torch.exp(logits - own_lse)
-            weights = torch.where(torch.isneginf(own_lse), torch.zeros_like(weights), weights)
-            if inside is not None:
-                weights = torch.where(inside, weights, torch.zeros_like(weights))
+                logits = logits + part(of_pairs, at, end)
+            # Masked before exp: the derivative of what it would give outside is 0 * inf.
+            counts = ~torch.isneginf(own_lse) if inside is None else inside & ~torch.isneginf(own_lse)
+            weights = torch.exp(torch.where(counts, logits - own_lse, logits.new_full((), -math.inf)))
             ds = scale * (scores(own_dq, keys, shared) + scores(own_q, dkeys, shared))
             if bias is not None and not shared:
-                ds = ds + dof_pairs[:, at:end]
+                ds = ds + part(dof_pairs, at, end)
             kept_weights = weights
             if config.dropout_p > 0:
                 numbers = (
@@ -150,10 +156,10 @@ def _of_each_sequence(saved, tangent, config: _ops.Config):
         end_query, end_key = first_query + math.prod(queries), first_key + math.prod(keys)
 
         def of_queries(x, layout=queries, begin=first_query, end=end_query):
-            return None if x is None else x[:, begin:end].unflatten(1, layout)
+            return _part(x, layout, begin, end)
 
         def of_keys(x, layout=keys, begin=first_key, end=end_key):
-            return None if x is None else x[:, begin:end].unflatten(1, layout)
+            return _part(x, layout, begin, end)
 
         absent = (None,) * (len(tangent) - 3)
         own_out, own_lse = of_queries(out), of_queries(lse)
@@ -163,18 +169,32 @@ def _of_each_sequence(saved, tangent, config: _ops.Config):
             dout, dlse = tangents(own, change, single, first_batch=i)
         else:
             dout, dlse = torch.zeros_like(own_out), torch.zeros_like(own_lse)
-        parts.append((dout.flatten(1, len(queries)), dlse.flatten(1, len(queries))))
+        parts.append(tuple(t.reshape(1, -1, *t.shape[1 + len(queries) :]) for t in (dout, dlse)))
         first_query, first_key = end_query, end_key
     parts.append((torch.zeros_like(out[:, first_query:]), torch.zeros_like(lse[:, first_query:])))
     dout, dlse = (torch.cat(p, dim=1) for p in zip(*parts, strict=True))
     return dout, dlse
 
 
+def _part(x, layout, begin: int, end: int):
+    """Tokens [begin, end) of a packed tensor as a layout; None stays."""
+    if x is None:
+        return None
+    part = x if (begin, end) == (0, x.shape[1]) else x[:, begin:end]  # see `part` in tangents
+    return part.reshape(1, *layout, *x.shape[2:])
+
+
 def _sequences(config: _ops.Config):
     """For each packed sequence: the Config of the call with it alone, its query and its key layout."""
     if config.offsets_query is not None:
         single = config._replace(offsets_query=None, offsets_key=None, grids=None)
-        queries, keys = config.offsets_query.diff().tolist(), config.offsets_key.diff().tolist()
+        try:
+            queries, keys = (t.diff().tolist() for t in (config.offsets_query, config.offsets_key))
+        except RuntimeError:  # vmap's
+            raise NotImplementedError(
+                f"[{config.op}] got vmap of a jvp over cumulative offsets, expected it over tensors only, or "
+                "the jvp of a vmap"
+            ) from None
         for n, m in zip(queries, keys, strict=True):
             yield single, (n,), (m,)
         return

@@ -95,7 +95,7 @@ def generate_multi_dim_varlen_parameters(
     """
     op = "generate_multi_dim_varlen_parameters"
     layouts = _layouts(op, token_layout_list)
-    rank = len(layouts[0]) if layouts else 1
+    rank = len(layouts[0]) if layouts else len(is_causal) if isinstance(is_causal, (tuple, list)) else 1
     n = len(layouts)
     windows = _per_sequence(op, "window_size_list", window_size_list, -1, n, rank)
     strides = _per_sequence(op, "stride_list", stride_list, 1, n, rank)

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The drop-in for natten: its spellings, hints that change nothing, packed sequences, token permutation."""
 
+import copy
 import importlib
 import inspect
 import itertools
@@ -62,7 +63,39 @@ def test_everything_named_is_there():
             assert getattr(module, name) is not None
     assert natten.HAS_LIBNATTEN is True
     assert natten.__version__.startswith("0.21.")
-    assert natten.NeighborhoodAttention2D is nearfield.NeighborhoodAttention2D
+    assert issubclass(natten.NeighborhoodAttention2D, nearfield.NeighborhoodAttention2D)
+
+
+def test_switches_of_older_releases():
+    from nearfield.compat.natten import context
+
+    assert natten.has_fused_na() and natten.has_gemm() and natten.has_bfloat(0)
+    assert natten.has_cuda() is torch.cuda.is_available()
+    assert context.is_fna_enabled()
+    natten.use_fused_na(False)
+    assert not context.is_fna_enabled()
+    natten.enable_fused_na()
+    assert natten.is_fused_na_enabled()
+    natten.use_autotuner(True, thorough_mode_forward=True)
+    natten.disable_tf32()
+    with pytest.raises(AttributeError):
+        context.no_such_switch  # noqa: B018
+
+
+def test_modules_take_the_older_arguments():
+    """(dim, num_heads, kernel_size, dilation, is_causal, rel_pos_bias, ...), and dim by name."""
+    torch.manual_seed(0)
+    older = natten.NeighborhoodAttention2D(8, 2, 3, 2, True, True, False, 0.5, 0.1, 0.2)
+    assert (older.dilation, older.is_causal, older.stride) == ((2, 2), (True, True), (1, 1))
+    assert older.rpb.shape == (2, 5, 5) and older.qkv.bias is None
+    assert (older.scale, older.attn_drop, older.proj_drop.p) == (0.5, 0.1, 0.2)
+    named = natten.NeighborhoodAttention1D(dim=8, num_heads=2, kernel_size=3, dilation=2)
+    assert (named.embed_dim, named.dilation) == (8, (2,))
+    today = natten.NeighborhoodAttention2D(8, 2, 3, 2, 2, (True, False))
+    assert (today.stride, today.dilation, today.is_causal) == ((2, 2), (2, 2), (True, False))
+    with pytest.raises(TypeError, match="got num_heads twice"):
+        natten.NeighborhoodAttention1D(8, 2, 3, 1, False, num_heads=2)
+    assert copy.deepcopy(older).state_dict().keys() == {"rpb", "qkv.weight", "proj.weight", "proj.bias"}
 
 
 def test_generic_module():

@@ -232,6 +232,9 @@ void print_errors(const std::string& folder) {
   });
   print_error("no dictionary", [&] { load_tensors(folder + "/list.pt"); });
   print_error("no tensor", [&] { load_tensors(folder + "/number.pt"); });
+  print_error("no file", [&] { load_tensors("nowhere.pt"); });
+  print_error("no archive", [&] { load_tensors(folder + "/said.txt"); });
+  print_error("deep", [&] { load_tensors(folder + "/deep.pt"); });
   print_error("unwritable", [&] { save_tensors({}, folder + "/none/x.pt"); });
 
   std::cout << "repr:NA1D:" << c10::str(NeighborhoodAttention1D(12, 3, 3)) << "\n";
@@ -367,6 +370,12 @@ int main(int count, char** arguments) {
     for (std::size_t i = 0; i < results.size(); ++i)
       outputs.emplace(name + "/" + std::to_string(i), results[i].detach());
   }
+  const Tensors views = load_tensors(folder + "/views.pt");
+  for (const auto& [name, tensor] : views) outputs.emplace("views/" + name, tensor);
+  const Tensor complex = at::complex(at::ones({3}), at::ones({3}) * 2).conj();
+  save_tensors({{"conjugate", complex}, {"negative", at::imag(complex)}}, folder + "/views.back.pt");
+  for (const auto& [name, tensor] : load_tensors(folder + "/views.back.pt"))
+    check(tensor.equal(views.at(name)), "conjugates and negatives, saved and loaded again");
   torch::manual_seed(9);
   NeighborhoodAttention1D fresh(NA(12, 3, 3).num_kv_heads(1));
   save_state_dict(*fresh, folder + "/fresh.pt");

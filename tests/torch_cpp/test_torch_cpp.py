@@ -8,6 +8,7 @@ the cases have the same names there. Both sides call the same operators, so the 
 
 import os
 import subprocess
+import zipfile
 
 import pytest
 import torch
@@ -192,6 +193,9 @@ OF_CPP = {
     "no dictionary": "list.pt with the pickle opcode 93, expected a dictionary of tensors",
     "no tensor": "number.pt with an entry that is no tensor under a name, expected",
     "unwritable": "other:[save_tensors] cannot write",
+    "no file": "ValueError:[load_tensors] got nowhere.pt that cannot be read, expected a dictionary",
+    "no archive": "said.txt that is no file of torch.save, expected a dictionary",
+    "deep": "deep.pt that is no pickle",
 }
 
 
@@ -207,6 +211,11 @@ def folder(tmp_path_factory):
     )
     torch.save([torch.ones(2)], folder / "list.pt")
     torch.save({"epoch": 3}, folder / "number.pt")
+    (folder / "said.txt").write_text("not yet")
+    with zipfile.ZipFile(folder / "deep.pt", "w", zipfile.ZIP_DEFLATED) as archive:  # tuples within tuples
+        archive.writestr("archive/data.pkl", b"\x80\x02)" + b"\x85" * 1_000_000 + b"R.")
+    turned = torch.complex(torch.ones(3), torch.full((3,), 2.0)).conj()
+    torch.save({"conjugate": turned, "negative": turned.imag}, folder / "views.pt")
     done = subprocess.run([PROGRAM, str(folder)], capture_output=True, text=True, cwd=folder)
     print(done.stdout, done.stderr)
     (folder / "said.txt").write_text(done.stdout)
@@ -265,6 +274,11 @@ def test_weights_come_back(name, folder):
     assert back.keys() == there.keys()
     assert all(torch.equal(back[key], there[key]) for key in there)
     WEIGHTED[name][0]().load_state_dict(back)
+
+
+def test_lazily_negated_and_conjugated_tensors(folder, outputs):
+    """Their files hold other numbers, and a word that says so."""
+    _same("views", outputs, torch.load(folder / "views.pt", weights_only=True))
 
 
 def test_fresh_weights_agree(folder):

@@ -17,8 +17,8 @@
 
 namespace nearfield {
 
-// Tensors on the CPU. Throws std::invalid_argument where the file holds anything else, c10::Error where it
-// is no file of torch.save.
+// Tensors on the CPU. Throws std::invalid_argument where the file is none of torch.save or holds anything
+// else, c10::Error where it is damaged.
 inline TensorsByName load_tensors(const std::string& path) {
   return torch_detail::TensorUnpickler(path).load();
 }
@@ -26,7 +26,7 @@ inline TensorsByName load_tensors(const std::string& path) {
 // Throws std::runtime_error where the file cannot be written.
 inline void save_tensors(const TensorsByName& tensors, const std::string& path) {
   c10::Dict<std::string, at::Tensor> dict;
-  for (const auto& [name, tensor] : tensors) dict.insert(name, tensor.detach());
+  for (const auto& [name, tensor] : tensors) dict.insert(name, tensor.detach().resolve_conj().resolve_neg());
   std::string pickle, archive;
   torch::jit::Pickler pickler([&](const char* data, std::size_t size) { pickle.append(data, size); }, nullptr,
                               nullptr, nullptr, nullptr, /*tag_aggregates=*/false);

@@ -9,8 +9,9 @@
 #include <caffe2/serialize/inline_container.h>
 
 #include <cstring>
+#include <deque>
+#include <fstream>
 #include <map>
-#include <memory>
 #include <variant>
 
 #include "nearfield/torch/arguments.h"
@@ -23,7 +24,7 @@ namespace torch_detail {
 
 class TensorUnpickler {
  public:
-  explicit TensorUnpickler(const std::string& path) : path_(path), reader_(path) {
+  explicit TensorUnpickler(const std::string& path) : path_(readable(path)), reader_(path) {
     if (reader_.hasRecord("byteorder") && record("byteorder") != "little") fail("of another byte order");
     pickle_ = record("data.pkl");
   }
@@ -53,15 +54,28 @@ class TensorUnpickler {
     at::Storage storage;
     at::ScalarType dtype;
   };
-  using Tuple = std::shared_ptr<std::vector<Value>>;
-  using Dict = std::shared_ptr<std::vector<std::pair<Value, Value>>>;
-  struct Value {  // a plain value (None, a bool, a float: only in what is skipped) is the monostate
-    std::variant<std::monostate, Mark, int64_t, std::string, Global, Stored, at::Tensor, Tuple, Dict> is;
+  // Containers are the machine's and values point to them: a file may nest them a million deep, or in a circle.
+  using Tuple = const std::vector<Value>*;
+  using Dict = std::vector<std::pair<Value, Value>>*;
+  struct Value {  // a plain value (None, a float: only in what is skipped) is the monostate
+    std::variant<std::monostate, Mark, bool, int64_t, std::string, Global, Stored, at::Tensor, Tuple, Dict>
+        is;
   };
 
   [[noreturn]] void fail(const std::string& what) const {
     refuse("load_tensors", path_ + " " + what, "a dictionary of tensors",
            "torch.save(model.state_dict(), path) writes one");
+  }
+
+  // The archive's reader has an error of its own for what is no zip file, with a backtrace for a message.
+  static const std::string& readable(const std::string& path) {
+    char head[2] = {};
+    std::ifstream file(path, std::ios::binary);
+    if (!file.read(head, 2) || head[0] != 'P' || head[1] != 'K')
+      refuse("load_tensors",
+             path + (file.is_open() ? " that is no file of torch.save" : " that cannot be read"),
+             "a dictionary of tensors", "torch.save(model.state_dict(), path) writes one");
+    return path;
   }
 
   std::string record(const std::string& name) {
@@ -128,12 +142,10 @@ class TensorUnpickler {
     return values;
   }
 
-  void push_tuple(std::vector<Value> values) {
-    push(std::make_shared<std::vector<Value>>(std::move(values)));
-  }
+  void push_tuple(std::vector<Value> values) { push(Tuple(&tuples_.emplace_back(std::move(values)))); }
 
   void set_items(const std::vector<Value>& values) {
-    Dict* dict = stack_.empty() ? nullptr : std::get_if<Dict>(&stack_.back().is);
+    const Dict* dict = stack_.empty() ? nullptr : std::get_if<Dict>(&stack_.back().is);
     if (!dict || values.size() % 2 != 0) fail("that is no pickle");
     for (std::size_t i = 0; i < values.size(); i += 2) (*dict)->emplace_back(values[i], values[i + 1]);
   }
@@ -178,18 +190,31 @@ class TensorUnpickler {
     return numbers;
   }
 
+  // {"conj": True, "neg": True}: what the numbers in the file stand for.
+  at::Tensor with_metadata(at::Tensor tensor, const Value& metadata) const {
+    const auto* dict = std::get_if<Dict>(&metadata.is);
+    if (!dict) return tensor;
+    for (const auto& [key, value] : **dict) {
+      const auto* name = std::get_if<std::string>(&key.is);
+      const auto* on = std::get_if<bool>(&value.is);
+      if (!name || !on || (*name != "conj" && *name != "neg")) fail("with a tensor of another form");
+      if (*on) tensor = *name == "conj" ? tensor.conj().resolve_conj() : tensor.neg();
+    }
+    return tensor;
+  }
+
   void call() {
     const std::vector<Value> arguments = *pop_as<Tuple>("arguments");
     const std::string name = pop_as<Global>("a function").name;
     if (name == "collections.OrderedDict" && arguments.empty()) {
-      push(std::make_shared<std::vector<std::pair<Value, Value>>>());
+      push(Dict(&dicts_.emplace_back()));
     } else if (name == "torch._utils._rebuild_tensor_v2" && arguments.size() >= 4) {
       const auto* stored = std::get_if<Stored>(&arguments[0].is);
       const auto* offset = std::get_if<int64_t>(&arguments[1].is);
       if (!stored || !offset) fail("with a tensor of another form");
       at::Tensor tensor = at::empty({0}, stored->dtype);
       tensor.set_(stored->storage, *offset, ints(arguments[2]), ints(arguments[3]));
-      push(std::move(tensor));
+      push(arguments.size() > 6 ? with_metadata(std::move(tensor), arguments[6]) : std::move(tensor));
     } else if (name == "torch._utils._rebuild_parameter" && !arguments.empty()) {
       stack_.push_back(arguments[0]);
     } else {
@@ -200,11 +225,11 @@ class TensorUnpickler {
   // One instruction; false at the end. https://docs.python.org/3/library/pickletools.html
   bool step() {
     switch (const auto opcode = number<uint8_t>()) {
-      case 0x80: number<uint8_t>(); break;  // PROTO
-      case '.': return false;               // STOP
-      case 'N':
+      case 0x80: number<uint8_t>(); break;      // PROTO
+      case '.': return false;                   // STOP
+      case 'N': push(std::monostate()); break;  // NONE
       case 0x88:
-      case 0x89: push(std::monostate()); break;  // NONE, NEWTRUE, NEWFALSE
+      case 0x89: push(opcode == 0x88); break;  // NEWTRUE, NEWFALSE
       case 'G':
         bytes(8);
         push(std::monostate());
@@ -220,17 +245,17 @@ class TensorUnpickler {
       case 't': push_tuple(since_mark()); break;           // TUPLE
       case 0x85:
       case 0x86:
-      case 0x87: push_tuple(last(opcode - 0x84u)); break;                               // TUPLE1, 2, 3
-      case '}': push(std::make_shared<std::vector<std::pair<Value, Value>>>()); break;  // EMPTY_DICT
-      case 's': set_items(last(2)); break;                                              // SETITEM
-      case 'u': set_items(since_mark()); break;                                         // SETITEMS
-      case 'q': memo_[number<uint8_t>()] = top(); break;                                // BINPUT
-      case 'r': memo_[number<uint32_t>()] = top(); break;                               // LONG_BINPUT
-      case 'h': recall(number<uint8_t>()); break;                                       // BINGET
-      case 'j': recall(number<uint32_t>()); break;                                      // LONG_BINGET
-      case 'Q': push_storage(); break;                                                  // BINPERSID
-      case 'R': call(); break;                                                          // REDUCE
-      case 'b': pop(); break;  // BUILD: a state_dict's _metadata
+      case 0x87: push_tuple(last(opcode - 0x84u)); break;   // TUPLE1, 2, 3
+      case '}': push(Dict(&dicts_.emplace_back())); break;  // EMPTY_DICT
+      case 's': set_items(last(2)); break;                  // SETITEM
+      case 'u': set_items(since_mark()); break;             // SETITEMS
+      case 'q': memo_[number<uint8_t>()] = top(); break;    // BINPUT
+      case 'r': memo_[number<uint32_t>()] = top(); break;   // LONG_BINPUT
+      case 'h': recall(number<uint8_t>()); break;           // BINGET
+      case 'j': recall(number<uint32_t>()); break;          // LONG_BINGET
+      case 'Q': push_storage(); break;                      // BINPERSID
+      case 'R': call(); break;                              // REDUCE
+      case 'b': pop(); break;                               // BUILD: a state_dict's _metadata
       default: fail("with the pickle opcode " + std::to_string(opcode));
     }
     return true;
@@ -265,6 +290,8 @@ class TensorUnpickler {
   std::size_t at_ = 0;
   std::vector<Value> stack_;
   std::map<uint32_t, Value> memo_;
+  std::deque<std::vector<Value>> tuples_;
+  std::deque<std::vector<std::pair<Value, Value>>> dicts_;
   std::map<std::string, at::Storage> storages_;
 };
 

@@ -8,6 +8,8 @@
 
 #include <ATen/ops/zeros.h>
 
+#include <limits>
+
 #include "nearfield/torch/operators.h"
 
 namespace nearfield {
@@ -69,7 +71,7 @@ inline std::pair<at::Tensor, int64_t> offsets_of_lengths(const std::string& op, 
     if (length < 0)
       refuse(op, name + " with length " + std::to_string(length) + " for sequence " + std::to_string(i),
              "lengths from 0 on");
-    sum += length;
+    if (__builtin_add_overflow(sum, length, &sum)) sum = std::numeric_limits<int64_t>::max();
     most = std::max(most, length);
   }
   if (sum != total)

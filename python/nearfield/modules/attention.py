@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 
@@ -75,6 +77,8 @@ class Attention(nn.Module):
         self.apply_qk_norm = arguments.check_bool(_NAME, "apply_qk_norm", apply_qk_norm)
         self.use_rope = arguments.check_bool(_NAME, "use_rope", use_rope)
         self.rope_base = arguments.number(_NAME, "rope_base", rope_base)
+        if not 0 < self.rope_base < math.inf:
+            raise ValueError(f"[{_NAME}] got rope_base {rope_base}, expected a positive number")
         self.is_causal = arguments.check_bool(_NAME, "is_causal", is_causal)
         self.attn_dropout = checks.probability(_NAME, "attn_dropout", attn_dropout)
         arguments.backend_number(_NAME, backend)
@@ -148,6 +152,11 @@ class Attention(nn.Module):
         Returns:
             `[B, *layout, C]` with query's layout, or that and lse.
         """
+        if cp_group is not None and not callable(getattr(cp_group, "size", None)):
+            raise TypeError(
+                f"[{_NAME}] got cp_group of type {arguments.type_name(cp_group)}, expected a process group "
+                "or None"
+            )
         if cp_group is not None and cp_group.size() > 1:
             raise ValueError(
                 f"[{_NAME}] got a cp_group of {cp_group.size()} ranks, expected one rank or None; context "

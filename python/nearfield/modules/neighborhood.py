@@ -70,7 +70,7 @@ class _NeighborhoodAttention(nn.Module):
         bias = arguments.check_bool(op, "qkv_bias", qkv_bias)
         self.qkv = nn.Linear(self.embed_dim, width, bias=bias, **factory)
         self.proj = nn.Linear(self.embed_dim, self.embed_dim, **factory)
-        self.proj_drop = nn.Dropout(arguments.number(op, "proj_drop", proj_drop))
+        self.proj_drop = nn.Dropout(_proj_drop(op, proj_drop))
         self.rpb = None
         if arguments.check_bool(op, "rel_pos_bias", rel_pos_bias):
             shape = (self.num_heads, *(2 * k - 1 for k in self.kernel_size))
@@ -155,6 +155,13 @@ class _NeighborhoodAttention(nn.Module):
         if self.rpb is not None:
             text += ", rel_pos_bias=True"
         return text + (f", backend={self.backend!r}" if self.backend else "")
+
+
+def _proj_drop(op: str, value) -> float:
+    value = arguments.number(op, "proj_drop", value)
+    if not 0 <= value <= 1:
+        raise ValueError(f"[{op}] got proj_drop {value}, expected 0 <= proj_drop <= 1")
+    return value
 
 
 class NeighborhoodAttention1D(_NeighborhoodAttention):

@@ -5,14 +5,18 @@
 from __future__ import annotations
 
 from ... import _arguments as arguments
+from ..._ops import BACKENDS
 
 FNA_BACKENDS = ("cutlass-fna", "hopper-fna", "blackwell-fna", "flex-fna")
 FMHA_BACKENDS = ("cutlass-fmha", "hopper-fmha", "blackwell-fmha", "flex-fmha")
 
 
-def backend(name):
+def backend(op: str, name):
     """None, the automatic choice, for the names of that package; nearfield's own names stay."""
-    return None if name in FNA_BACKENDS + FMHA_BACKENDS else name
+    theirs = FNA_BACKENDS + FMHA_BACKENDS
+    if isinstance(name, str) and name not in theirs and name not in BACKENDS:
+        raise ValueError(f"[{op}] got backend {name!r}, expected one of {', '.join((*theirs, *BACKENDS))}")
+    return None if name in theirs else name
 
 
 def attention_kwargs(op: str, kwargs):
@@ -22,5 +26,5 @@ def attention_kwargs(op: str, kwargs):
     hints = arguments.PERFORMANCE_DEFAULTS.keys() - {"backend"}
     kept = {key: value for key, value in kwargs.items() if key not in hints}
     if "backend" in kept:
-        kept["backend"] = backend(kept["backend"])
+        kept["backend"] = backend(op, kept["backend"])
     return kept

@@ -38,6 +38,7 @@ class NattenContext:
 
     is_deterministic_mode_enabled = False
     is_kv_parallelism_enabled = True
+    is_fused_na_enabled = True
     training_memory_preference = MemoryUsagePreference.Default
     flex_compile_allowed = False
     flex_compile_backprop_allowed = False
@@ -46,6 +47,7 @@ class NattenContext:
     def reset():
         NattenContext.is_deterministic_mode_enabled = False
         NattenContext.is_kv_parallelism_enabled = True
+        NattenContext.is_fused_na_enabled = True
         NattenContext.training_memory_preference = MemoryUsagePreference.Default
         NattenContext.flex_compile_allowed = False
         NattenContext.flex_compile_backprop_allowed = False
@@ -127,3 +129,12 @@ def is_flex_compile_allowed() -> bool:
 
 def is_flex_compile_backprop_allowed() -> bool:
     return NattenContext.flex_compile_backprop_allowed
+
+
+# The older switches live in a file of their own, and under this name too.
+def __getattr__(name):
+    from . import _switches
+
+    if name in _switches.__all__:
+        return getattr(_switches, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -80,7 +80,7 @@ def _neighborhood(rank: int, a: dict):
         additional_keys=a["additional_keys"],
         additional_values=a["additional_values"],
         attention_kwargs=_hints.attention_kwargs(op, a["attention_kwargs"]),
-        backend=_hints.backend(a["backend"]),
+        backend=_hints.backend(op, a["backend"]),
         return_lse=a["return_lse"],
     )
 
@@ -186,6 +186,6 @@ def attention(
         cumulative_seqlen_KV=cumulative_seqlen_KV,
         max_seqlen_Q=max_seqlen_Q,
         max_seqlen_KV=max_seqlen_KV,
-        backend=_hints.backend(backend),
+        backend=_hints.backend("attention", backend),
         return_lse=return_lse,
     )

@@ -1,8 +1,13 @@
 # Copyright 2026 The nearfield authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The modules, under that package's module name."""
+"""The modules, under that package's module name.
 
-from ...modules import NeighborhoodAttention1D, NeighborhoodAttention2D, NeighborhoodAttention3D
+They are nearfield's, and take the arguments of the older releases too: `dim` for embed_dim, and the order
+(dim, num_heads, kernel_size, dilation, is_causal, rel_pos_bias, qkv_bias, qk_scale, attn_drop, proj_drop),
+known by a bool in the fifth place, where dilation stands today.
+"""
+
+from ... import modules
 
 __all__ = [
     "NeighborhoodAttention1D",
@@ -11,10 +16,52 @@ __all__ = [
     "NeighborhoodAttentionGeneric",
 ]
 
+_OLDER = (
+    "embed_dim",
+    "num_heads",
+    "kernel_size",
+    "dilation",
+    "is_causal",
+    "rel_pos_bias",
+    "qkv_bias",
+    "qk_scale",
+    "attn_drop",
+    "proj_drop",
+)
+
+
+def _is_causal(value) -> bool:
+    entries = value if isinstance(value, (tuple, list)) else (value,)
+    return len(entries) > 0 and all(isinstance(x, bool) for x in entries)
+
+
+class _Older:
+    def __init__(self, *args, **kwargs):
+        if "dim" in kwargs:
+            kwargs["embed_dim"] = kwargs.pop("dim")
+        if len(args) > 4 and len(args) <= len(_OLDER) and _is_causal(args[4]):
+            older = dict(zip(_OLDER, args, strict=False))
+            for name in older.keys() & kwargs.keys():
+                raise TypeError(f"[{type(self).__name__}] got {name} twice, expected it once")
+            args, kwargs = (), {**older, **kwargs}
+        super().__init__(*args, **kwargs)
+
+
+class NeighborhoodAttention1D(_Older, modules.NeighborhoodAttention1D):
+    __doc__ = modules.NeighborhoodAttention1D.__doc__
+
+
+class NeighborhoodAttention2D(_Older, modules.NeighborhoodAttention2D):
+    __doc__ = modules.NeighborhoodAttention2D.__doc__
+
+
+class NeighborhoodAttention3D(_Older, modules.NeighborhoodAttention3D):
+    __doc__ = modules.NeighborhoodAttention3D.__doc__
+
 
 def NeighborhoodAttentionGeneric(na_dim, *args, **kwargs):
     """The module of rank na_dim."""
-    modules = {1: NeighborhoodAttention1D, 2: NeighborhoodAttention2D, 3: NeighborhoodAttention3D}
-    if na_dim not in modules:
+    classes = {1: NeighborhoodAttention1D, 2: NeighborhoodAttention2D, 3: NeighborhoodAttention3D}
+    if na_dim not in classes:
         raise ValueError(f"[NeighborhoodAttentionGeneric] got na_dim {na_dim!r}, expected 1, 2 or 3")
-    return modules[na_dim](*args, **kwargs)
+    return classes[na_dim](*args, **kwargs)
