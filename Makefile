@@ -10,7 +10,7 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 PYTHON ?= python3
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
-# Where the demo writes its pictures.
+# Where the demo and the example write their pictures.
 OUT ?= build/demo
 
 override VENV := $(abspath $(VENV))
@@ -24,13 +24,16 @@ export LC_ALL := C.UTF-8
 export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full setup format lint clean
+.PHONY: help demo example test test-full setup format lint clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\): *## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 demo:  ## denoise a photograph and a brain scan; pictures in build/demo
 	@tools/demo.sh
+
+example:  ## train a neighborhood transformer on digits beside a convolutional net; picture in build/demo
+	@tools/example.sh
 
 test:  ## all tests: layers, layout, C++, Python, sanitizers, installation
 	@tools/test.sh
