@@ -8,8 +8,7 @@ digits, with the same recipe and the same batches, and compares them.
 Prints a table and writes digits.png, the loss curves. The data are scikit-learn's: 1797 pictures of 8 x 8
 pixels by 13 writers. A third, drawn once and the same for every seed and model, is for testing; nothing
 is chosen by it: no early stop, no best epoch. The recipe was found on 300 pictures of the rest. Same seed,
-same numbers: one thread does it all, which for so small models is about as fast as two. Needs what
-`pip install '.[demo]'` installs.
+same numbers on one machine: one thread does it all. Needs what `pip install '.[demo]'` installs.
 """
 
 import argparse
