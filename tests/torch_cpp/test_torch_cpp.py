@@ -213,9 +213,10 @@ def folder(tmp_path_factory):
     torch.save({"epoch": 3}, folder / "number.pt")
     (folder / "said.txt").write_text("not yet")
     with zipfile.ZipFile(folder / "deep.pt", "w", zipfile.ZIP_DEFLATED) as archive:  # tuples within tuples
+        archive.writestr("archive/version", "3\n")
         archive.writestr("archive/data.pkl", b"\x80\x02)" + b"\x85" * 1_000_000 + b"R.")
-    turned = torch.complex(torch.ones(3), torch.full((3,), 2.0)).conj()
-    torch.save({"conjugate": turned, "negative": turned.imag}, folder / "views.pt")
+    turned, other = (torch.complex(torch.ones(3), torch.full((3,), 2.0)).conj() for _ in range(2))
+    torch.save({"conjugate": turned, "negative": other.imag}, folder / "views.pt")
     done = subprocess.run([PROGRAM, str(folder)], capture_output=True, text=True, cwd=folder)
     print(done.stdout, done.stderr)
     (folder / "said.txt").write_text(done.stdout)
