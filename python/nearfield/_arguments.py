@@ -69,7 +69,9 @@ def number(op: str, name: str, value, optional: bool = False) -> float | None:
     if value is None and optional:
         return None
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        hint = "; multiply query by it" if name == "scale" and isinstance(value, torch.Tensor) else ""
+        hint = ""
+        if isinstance(value, torch.Tensor):
+            hint = "; multiply query by it" if name == "scale" else "; .item() makes one"
         raise TypeError(f"[{op}] got {name} of type {type_name(value)}, expected a number{hint}")
     try:
         return float(value)
