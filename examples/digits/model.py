@@ -119,7 +119,7 @@ class Residual(nn.Module):
 
 
 class ConvolutionalNet(nn.Module):
-    """A small ResNet: the same stem and the same number of stages, of `blocks` basic blocks each.
+    """A small ResNet: a stem and as many stages, of `blocks` basic blocks each.
 
     The default widths give it the parameter count of the default NeighborhoodTransformer.
     """

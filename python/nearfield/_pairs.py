@@ -29,6 +29,7 @@ _CHUNK_ELEMENTS = 1 << 20  # of a gathered tensor, so that it stays in a cache
 
 # Constants of a compiled graph: the sizes that they come from are guarded.
 @torch.compiler.assume_constant_result
+@_tables.untraced
 def _table(problem: str, device: str):
     """(key, seen), each [queries, columns]; seen is None where all are."""
     index, seen = _tables.visible(problem, 0)
@@ -36,6 +37,7 @@ def _table(problem: str, device: str):
 
 
 @torch.compiler.assume_constant_result
+@_tables.untraced
 def _inverse_table(problem: str, device: str):
     """(query, pair, seen), each [keys, most queries]; pair = query * columns + column."""
     rank = _core.problem(problem)["rank"]
@@ -52,6 +54,7 @@ def _inverse_table(problem: str, device: str):
 
 
 @torch.compiler.assume_constant_result
+@_tables.untraced
 def _relative_tables(problem: str, device: str):
     """Of each axis: (entry [queries, columns], seen), and (pair [entries, most pairs], seen) the other way.
     Entry = key minus query in group units, plus k-1."""

@@ -8,9 +8,23 @@ sees fewer keys than the widest one, `seen` is False, and the index repeats a ke
 
 from __future__ import annotations
 
+import functools
+
 import torch
+from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 
 from . import _core
+
+
+def untraced(table):
+    """Under a tracer (torch.func.linearize, make_fx) the tables are constants, computed for real."""
+
+    @functools.wraps(table)
+    def outside(*arguments):
+        with disable_proxy_modes_tracing():
+            return table(*arguments)
+
+    return outside
 
 
 def axis_table(problem: str, sequence: int, axis: int):
@@ -46,6 +60,7 @@ def every(tables):
     return seen
 
 
+@untraced
 def visible(problem: str, sequence: int):
     """(index [queries, most keys seen], seen [queries, most keys seen]): key tokens in raster order."""
     rank = _core.problem(problem)["rank"]

@@ -205,8 +205,10 @@ def _options(op: str, axes: int, base, offset, factor, scaling):
     factors = _numbers(op, "factor", factor, axes)
     if any(isinstance(x, (int, float)) and not -(2.0**62) < x < 2.0**62 for x in offsets):
         raise ValueError(f"[{op}] got offset {offset}, expected finite numbers below 2**62")
-    if any(not 0 < x < math.inf for x in factors):
-        raise ValueError(f"[{op}] got factor {factor}, expected positive numbers; it is new extent over old")
+    if any(not 2.0**-62 < x < 2.0**62 for x in factors):
+        raise ValueError(
+            f"[{op}] got factor {factor}, expected positive numbers below 2**62; it is new extent over old"
+        )
     if scaling not in _SCALINGS:
         raise ValueError(f"[{op}] got scaling {scaling!r}, expected one of {', '.join(_SCALINGS)}")
     return base, offsets, factors, scaling

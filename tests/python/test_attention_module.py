@@ -296,6 +296,9 @@ class Group:
 def test_process_groups():
     module, x = nf.Attention(8, 2, False, False), sample((5,), 8)
     assert torch.equal(module(x, x, x, Group(1)), module(x, x, x, cp_group=None))
+    for wrong in ("ranks", torch.zeros(2)):
+        with pytest.raises(TypeError, match=r"^\[Attention\] got cp_group of type .*a process group"):
+            module(x, x, x, wrong)
     with pytest.raises(ValueError, match=r"\[Attention\] got a cp_group of 2 ranks.*context parallelism"):
         module(x, x, x, Group(2))
 
@@ -361,3 +364,10 @@ def test_forward_errors(error, text, module, inputs):
     with pytest.raises(error, match=text) as caught:
         module(*inputs)
     assert type(caught.value) is error
+
+
+@pytest.mark.parametrize("base", [0, -1, float("inf"), float("nan")])
+def test_rope_base(base):
+    for use_rope in (False, True):
+        with pytest.raises(ValueError, match=r"^\[Attention\] got rope_base"):
+            nf.Attention(16, 2, True, use_rope, rope_base=base, rope_spatial_dims=(4,))

@@ -66,6 +66,21 @@ def test_everything_named_is_there():
     assert issubclass(natten.NeighborhoodAttention2D, nearfield.NeighborhoodAttention2D)
 
 
+def test_submodules_are_attributes():
+    assert natten.utils.varlen and natten.token_permute.token_permute_operation
+    assert nearfield.compat.imaginaire.masks.CausalType and nearfield.compat.imaginaire.varlen
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_na_passes_stride_and_dilation_on(rank):
+    q, k, v = _qkv((8,) * rank)
+    theirs, ours = _na(rank)
+    for arguments in ({"dilation": 2}, {"stride": 2}, {"dilation": 2, "stride": 3, "is_causal": True}):
+        expected = ours(q, k, v, 3, **arguments)
+        assert torch.equal(theirs(q, k, v, 3, **arguments), expected)
+        assert not torch.equal(theirs(q, k, v, 3), expected)
+
+
 def test_switches_of_older_releases():
     from nearfield.compat.natten import context
 
@@ -91,6 +106,9 @@ def test_modules_take_the_older_arguments():
     assert (older.scale, older.attn_drop, older.proj_drop.p) == (0.5, 0.1, 0.2)
     named = natten.NeighborhoodAttention1D(dim=8, num_heads=2, kernel_size=3, dilation=2)
     assert (named.embed_dim, named.dilation) == (8, (2,))
+    several = natten.NeighborhoodAttention2D(8, 2, 3, 2, (True, False))
+    assert (several.dilation, several.is_causal) == ((2, 2), (True, False))
+    assert natten.NeighborhoodAttention1D(8, 2, 3, bias=True).rpb.shape == (2, 5)
     today = natten.NeighborhoodAttention2D(8, 2, 3, 2, 2, (True, False))
     assert (today.stride, today.dilation, today.is_causal) == ((2, 2), (2, 2), (True, False))
     with pytest.raises(TypeError, match="got num_heads twice"):

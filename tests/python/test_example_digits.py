@@ -49,6 +49,33 @@ def test_learns_and_draws(train, tmp_path, capsys):
         assert (np.abs(pixels - colour).max(-1) < 8).sum() > 200
 
 
+def test_accuracy_is_that_of_the_test_pictures_after_training_on_the_others(train, monkeypatch):
+    """Both models learn most of it in four epochs; what train() reads is counted, and so are the hits."""
+    data = train.load_data()
+    (pictures, _), (test_pictures, test_labels) = data
+    known = {tuple(p.flatten().tolist()) for p in pictures}
+    warped, models = train.warped, []
+
+    def watched(batch, generator):
+        assert all(tuple(p.flatten().tolist()) in known for p in batch)
+        return warped(batch, generator)
+
+    monkeypatch.setattr(train, "warped", watched)
+    for build in (train.NeighborhoodTransformer, train.ConvolutionalNet):
+        run = train.train("", lambda build=build: models.append(build()) or models[-1], 0, 4, data)
+        with torch.no_grad():
+            hits = (models[-1].eval()(test_pictures).argmax(1) == test_labels).sum().item()
+        assert run.accuracy == pytest.approx(hits / len(test_labels)) and run.accuracy > 0.95, run
+
+
+def test_attention_is_in_use(train):
+    torch.manual_seed(0)
+    model = train.NeighborhoodTransformer()
+    model(torch.rand(4, 1, 8, 8)).square().sum().backward()
+    attention = [p.grad.abs().max() for name, p in model.named_parameters() if "qkv.weight" in name]
+    assert len(attention) == 4 and min(attention) > 0
+
+
 def test_models_are_of_equal_size(train):
     sizes = [
         sum(p.numel() for p in build().parameters())

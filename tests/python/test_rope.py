@@ -232,3 +232,16 @@ def test_errors(error, text, call):
     with pytest.raises(error, match=text) as caught:
         call()
     assert type(caught.value) is error
+
+
+@pytest.mark.parametrize("offset", [2**62, -(2**70), 1e300, float("nan")])
+def test_offsets_beyond_reason(offset):
+    with pytest.raises(ValueError, match=r"^\[rope\] got offset"):
+        nf.rope(torch.zeros(1, 3, 1, 4), offset=offset)
+
+
+@pytest.mark.parametrize("factor", [1e308, 1e-320, 0, float("inf")])
+def test_factors_beyond_reason(factor):
+    for scaling in ("linear", "ntk"):
+        with pytest.raises(ValueError, match=r"^\[rope\] got factor"):
+            nf.rope(torch.zeros(1, 3, 1, 8), factor=factor, scaling=scaling)

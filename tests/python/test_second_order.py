@@ -73,6 +73,28 @@ def test_vectorized_jacobians(function):
         torch.testing.assert_close(fast, plain)
 
 
+@pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr")  # torch's, about its own graph
+@pytest.mark.parametrize("function", FUNCTIONS[:-1])
+def test_linearize(function):
+    x, change = (torch.randn(1, 6, 2, 4, dtype=torch.float64) for _ in range(2))
+    out, tangent = torch.func.linearize(function, x)
+    torch.testing.assert_close(out, function(x))
+    torch.testing.assert_close(tangent(change), jvp(function, (x,), (change,))[1])
+
+
+def test_tangents_of_rows_without_weight():
+    """A bias of -inf throughout a row, and keys that are not finite beside rows that see nothing."""
+    q, k, v = torch.randn(3, 1, 5, 1, 2, dtype=torch.float64)
+    bias = torch.full((1, 5), -torch.inf, dtype=torch.float64)
+    tangent = jvp(lambda t: nf.na1d(t, k, v, 3, bias=bias), (q,), (q,))[1]
+    assert (tangent == 0).all()
+    k[0, 3:] = torch.nan
+    causal = {"is_causal": True, "causal_type": nf.CausalType.BottomRight, "return_lse": True}
+    for key, rows in ((k[:, 3:], slice(0, 3)), (k, slice(0, 3))):  # five queries of two keys, then of five
+        for t in jvp(lambda t, key=key: nf.attention(t, key, key, **causal), (q,), (q,))[1]:
+            assert t[:, rows].isfinite().all()
+
+
 def test_no_nan_for_queries_that_see_nothing():
     q, k = torch.randn(1, 4, 1, 2, dtype=torch.float64), torch.randn(1, 2, 1, 2, dtype=torch.float64)
 

@@ -223,3 +223,19 @@ def test_what_generate_refuses_names_the_sequence():
     bad(good, dtype=torch.int32, says="int32")
     bad(good, device="a hill", says="device")
     bad(good, requires_grad=1, says="requires_grad", error=TypeError)
+
+
+def test_an_empty_list_takes_any_rank():
+    generate = nf.varlen.generate_multi_dim_varlen_parameters
+    for rank in (1, 2, 3):
+        metadata = generate([], 8, "cpu", torch.float32, False, is_causal=(True,) * rank)
+        x = torch.zeros(1, 2, 1, 8)
+        assert torch.equal(nf.multi_dimensional_attention_varlen(x, x, x, metadata), x)
+
+
+def test_rank_of_space_and_time():
+    x = torch.zeros(1, 2, 2, 1, 8)
+    with pytest.raises(
+        ValueError, match=r"^\[spatio_temporal_attention\] got query of rank 5.*rank 6, \[B, T"
+    ):
+        nf.spatio_temporal_attention(x, x, x)

@@ -152,14 +152,16 @@ class Attention(nn.Module):
         Returns:
             `[B, *layout, C]` with query's layout, or that and lse.
         """
-        if cp_group is not None and not callable(getattr(cp_group, "size", None)):
+        size = getattr(cp_group, "size", None)
+        ranks = size() if callable(size) else None
+        if cp_group is not None and not arguments.is_int(ranks):
             raise TypeError(
                 f"[{_NAME}] got cp_group of type {arguments.type_name(cp_group)}, expected a process group "
                 "or None"
             )
-        if cp_group is not None and cp_group.size() > 1:
+        if cp_group is not None and ranks > 1:
             raise ValueError(
-                f"[{_NAME}] got a cp_group of {cp_group.size()} ranks, expected one rank or None; context "
+                f"[{_NAME}] got a cp_group of {ranks} ranks, expected one rank or None; context "
                 "parallelism is not there yet"
             )
         heads = {"query": self.num_heads, "key": self.num_kv_heads, "value": self.num_kv_heads}

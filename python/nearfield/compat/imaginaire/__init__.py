@@ -10,6 +10,7 @@ They run on every device and in every dtype that nearfield serves. Results are t
 differs is how arguments are taken, and frontend.py says it.
 """
 
+from . import masks, varlen
 from .frontend import (
     attention,
     merge_attentions,
@@ -20,8 +21,10 @@ from .frontend import (
 
 __all__ = [
     "attention",
+    "masks",
     "merge_attentions",
     "multi_dimensional_attention",
     "multi_dimensional_attention_varlen",
     "spatio_temporal_attention",
+    "varlen",
 ]

@@ -10,6 +10,7 @@ shapes, splits and schedules are hints that nothing depends on. Two of its resul
 0.0 rather than the default, and everything is deterministic.
 """
 
+from . import token_permute, utils
 from ._environment import HAS_LIBNATTEN
 from ._switches import (
     disable_autotuner,
@@ -135,6 +136,7 @@ __all__ = [
     "na2d",
     "na3d",
     "set_memory_usage_preference",
+    "token_permute",
     "use_autotuner",
     "use_deterministic_algorithms",
     "use_fused_na",
@@ -142,4 +144,5 @@ __all__ = [
     "use_kv_parallelism_in_fused_na",
     "use_tf32_in_gemm_na",
     "use_tiled_na",
+    "utils",
 ]

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The modules, under that package's module name.
 
-They are nearfield's, and take the arguments of the older releases too: `dim` for embed_dim, and the order
-(dim, num_heads, kernel_size, dilation, is_causal, rel_pos_bias, qkv_bias, qk_scale, attn_drop, proj_drop),
-known by a bool in the fifth place, where dilation stands today.
+They are nearfield's, and take the arguments of 0.17 too: `dim` for embed_dim, and the order (dim, num_heads,
+kernel_size, dilation, is_causal, rel_pos_bias, qkv_bias, qk_scale, attn_drop, proj_drop), known by a bool in
+the fifth place, where dilation stands today. Of 0.14 and 0.15, which had `bias` there, by keyword only.
 """
 
 from ... import modules
@@ -37,8 +37,9 @@ def _is_causal(value) -> bool:
 
 class _Older:
     def __init__(self, *args, **kwargs):
-        if "dim" in kwargs:
-            kwargs["embed_dim"] = kwargs.pop("dim")
+        for older, name in (("dim", "embed_dim"), ("bias", "rel_pos_bias")):
+            if older in kwargs:
+                kwargs[name] = kwargs.pop(older)
         if len(args) > 4 and len(args) <= len(_OLDER) and _is_causal(args[4]):
             older = dict(zip(_OLDER, args, strict=False))
             for name in older.keys() & kwargs.keys():
