@@ -90,12 +90,12 @@ struct Pass {
 struct BiasBands {
   Index bands = 0, positions = 0;  // of one head
 
-  BiasBands(const Problem& p, Index strips) {
+  explicit BiasBands(const Problem& p) {
     if (!p.bias || p.direction == Direction::kForward) return;
     positions = 1;
     for (int a = 0; a < p.rank; ++a) positions *= 2 * p.layouts[0].window[a] - 1;
-    const Index most = (Index{64} << 20) / (8 * positions * p.heads);  // 64 MB
-    bands = clamp(ceil_div(kEnoughTasks, p.heads), 1, max_of(min_of(strips * p.batch, most), 1));
+    const Index most = (Index{8} << 20) / positions / p.heads;  // 64 MB
+    bands = clamp(ceil_div(kEnoughTasks, p.heads), 1, max_of(most, 1));
   }
   Index numbers(const Problem& p) const { return bands * p.heads * positions; }
 };
@@ -242,10 +242,7 @@ class Cpu final : public Backend {
       Index numbers = 0;
       for (Index i = 0; i < sequences(p); ++i) numbers += p.batch * p.heads * query_tokens(p, i);
       plan.shared_bytes += aligned(static_cast<std::size_t>(numbers * size_of(lse_dtype(p.dtype))));
-      if (p.bias) {
-        const Pass pass({}, grid_of(p, 0), TileSide::kQueries, plan.query_tile(0), false);
-        plan.shared_bytes += aligned(static_cast<std::size_t>(BiasBands(p, pass.strips).numbers(p)) * 8);
-      }
+      plan.shared_bytes += aligned(static_cast<std::size_t>(BiasBands(p).numbers(p)) * 8);
     }
     return plan;
   }
@@ -274,7 +271,7 @@ class Cpu final : public Backend {
     }
     const std::vector<GridView> deltas = backward ? delta_views(p, list, base) : std::vector<GridView>();
     if (backward && p.bias) {
-      const BiasBands bias(p, over_queries[0].strips);
+      const BiasBands bias(p);
       auto* sums =
           reinterpret_cast<double*>(scratch - aligned(static_cast<std::size_t>(bias.numbers(p)) * 8));
       run_bias_bands(p, over_queries[0], bias, common, deltas[0], list[0][Role::kGradBias], sums, executor,
