@@ -10,6 +10,7 @@
 #pragma once
 
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -59,6 +60,11 @@ NF_API Problem make_problem(const Request& request);
 
 NF_API TensorInfo info_of(const TensorView& view);
 
+// The rule on lengths of packed sequences before they become offsets: none is negative, and together they are
+// the tokens of `packed` ("query" or "key"). name: of the argument. Throws std::invalid_argument.
+NF_API void check_lengths(std::string_view op, std::string_view name, std::span<const Index> lengths,
+                          Index total, std::string_view packed);
+
 // The arguments of a call besides its tensors, as operators of other languages carry them: numbers.
 struct CallWords {
   Index function = 0;         // index into function_name()
@@ -70,7 +76,9 @@ struct CallWords {
                               // in attention: nothing, or the two maximal lengths
 };
 
-// "na1d", "na2d", "na3d", "attention", ...; throws std::invalid_argument beyond the last.
+// "na1d", "na2d", "na3d", "attention", ...: CallWords::function is an index into them.
+NF_API std::span<const std::string_view> function_names();
+// Throws std::invalid_argument beyond the last.
 NF_API std::string_view function_name(Index function);
 // Sets op, operation, rank and everything in `words`; the tensors are the caller's to fill in, and with
 // cumulative offsets `varlen`.

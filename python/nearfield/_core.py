@@ -17,15 +17,6 @@ from pathlib import Path
 
 _DTYPES = {"float32": 0, "float64": 1, "bfloat16": 2, "float16": 3, "int32": 4, "int64": 5}
 _DEVICES = {"cpu": 0, "cuda": 1, "meta": 2}
-FUNCTIONS = (
-    "na1d",
-    "na2d",
-    "na3d",
-    "attention",
-    "multi_dimensional_attention",
-    "spatio_temporal_attention",
-    "multi_dimensional_attention_varlen",
-)
 
 
 @functools.cache
@@ -44,6 +35,12 @@ def _library() -> ctypes.CDLL:
         "nf_intervals": [ctypes.c_char_p, ctypes.c_int64, ctypes.c_int],
         "nf_needed_keys": [ctypes.c_char_p, words, ctypes.c_int],
         "nf_check": [words, ctypes.c_int64],
+        "nf_check_lengths": [
+            *[ctypes.c_char_p] * 2,
+            words,
+            *[ctypes.c_int64] * 2,
+            ctypes.c_char_p,
+        ],
     }.items():
         function = getattr(lib, name)
         function.argtypes = arguments
@@ -130,6 +127,12 @@ def _bits(x: float) -> int:
     return struct.unpack("<q", struct.pack("<d", x))[0]
 
 
+def check_lengths(op: str, name: str, lengths: Sequence[int], total: int, packed: str) -> None:
+    """Raises unless lengths of packed sequences are from 0 on and add up to the tokens of `packed`."""
+    words = _words(lengths)
+    _call("nf_check_lengths", _text(op), _text(name), words, len(lengths), total, _text(packed))
+
+
 def kept(seed: int, p: float, batch: int, head: int, queries: Sequence[int], keys: Sequence[int]) -> bytes:
     """Which weights dropout keeps, 1 or 0 for each pair of raster numbers (c.h, nf_kept)."""
     buffer = ctypes.create_string_buffer(len(keys))
@@ -154,3 +157,6 @@ def check(tensors, scale, dropout_p, function, causal_type, flags, axes, ranges,
     for numbers in (axes, ranges, grids):
         words += [len(numbers), *numbers]
     return _call("nf_check", _words(words), len(words))
+
+
+FUNCTIONS = tuple(info()["functions"])  # the operators' `function` is an index into them

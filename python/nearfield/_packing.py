@@ -3,8 +3,8 @@
 """Lengths of packed sequences -> cumulative offsets, for `attention` and `nearfield.varlen`.
 
 Sequence b of n owns the tokens offsets[b] .. offsets[b + 1] - 1 of `[1, total, heads, channels]`.
-The operator checks offsets. Lengths it never sees, so they are checked here, their values where they can be
-read: that waits for a GPU, and is left out in a traced graph.
+The operator checks offsets. Lengths it never sees: the core is asked about them here, where their values can
+be read, which waits for a GPU and is left out in a traced graph.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
 from . import _arguments as arguments
+from . import _core
 
 _MAXIMA = ("max_seqlen_Q", "max_seqlen_KV")
 _OFFSETS = ("cumulative_seqlen_Q", "cumulative_seqlen_KV")
@@ -68,25 +69,12 @@ def offsets_of_lengths(op: str, a: dict):
         total = tensor.shape[1]
         values = values_of(lengths)
         if values is not None:
-            _check_lengths(op, name, values, total, packed)
+            _core.check_lengths(op, name, values, total, packed)
         wide = isinstance(total, int) and total >= 2**31
         dtype = torch.int64 if wide else torch.int32
         offsets.append(torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).to(dtype))
         maxima.append(None if values is None else max(values, default=0))
     return tuple(offsets), tuple(maxima)
-
-
-def _check_lengths(op: str, name: str, values: list[int], total, packed: str) -> None:
-    for i, length in enumerate(values):
-        if length < 0:
-            raise ValueError(
-                f"[{op}] got {name} with length {length} for sequence {i}, expected lengths from 0 on"
-            )
-    if sum(values) != total:
-        raise ValueError(
-            f"[{op}] got {name} that add up to {sum(values)}, expected {total}, the packed total of "
-            f"{packed}; give cumulative_seqlen_* where a tail of tokens belongs to no sequence"
-        )
 
 
 def packed_arguments(op: str, a: dict) -> dict:

@@ -122,7 +122,9 @@ char* nf_info(void) {
       targets += ", " + quoted(table.back() + "_target") + ": " + quoted(list[0]);
       targets += ", " + quoted(table.back() + "_targets") + ": " + names(list);
     }
-    return "{\"version\": " + quoted(version()) + ", \"backends\": " + names(table) + targets + "}";
+    const auto functions = function_names();
+    return "{\"version\": " + quoted(version()) + ", \"backends\": " + names(table) + targets +
+           ", \"functions\": " + names({functions.begin(), functions.end()}) + "}";
   });
 }
 
@@ -212,6 +214,16 @@ char* nf_check(const int64_t* words, int64_t count) {
     decode(call, r);
     if (r.cumulative_query.present || r.cumulative_key.present) r.varlen = true;
     return quoted(to_string(make_problem(r)));
+  });
+}
+
+char* nf_check_lengths(const char* op, const char* name, const int64_t* lengths, int64_t n, int64_t total,
+                       const char* packed) {
+  return guarded([&] {
+    if (n < 0 || (n > 0 && !lengths)) refuse("nearfield", "lengths without memory", "n numbers");
+    check_lengths(text_argument(op), text_argument(name), {lengths, static_cast<std::size_t>(n)}, total,
+                  text_argument(packed));
+    return std::string("true");
   });
 }
 

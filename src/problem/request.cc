@@ -327,6 +327,24 @@ void resolve_dont_care(const Request& r, Problem& p) {
 
 }  // namespace
 
+void check_lengths(std::string_view op, std::string_view name, std::span<const Index> lengths, Index total,
+                   std::string_view packed) {
+  Index sum = 0;
+  for (std::size_t i = 0; i < lengths.size(); ++i) {
+    if (lengths[i] < 0)
+      refuse(op,
+             std::string(name) + " with length " + to_string(lengths[i]) + " for sequence " + to_string(i),
+             "lengths from 0 on");
+    if (__builtin_add_overflow(sum, lengths[i], &sum))
+      refuse(op, std::string(name) + " that add up to 2**63 or more",
+             to_string(total) + ", the packed total of " + std::string(packed));
+  }
+  if (sum != total)
+    refuse(op, std::string(name) + " that add up to " + to_string(sum),
+           to_string(total) + ", the packed total of " + std::string(packed),
+           "give cumulative_seqlen_* where a tail of tokens belongs to no sequence");
+}
+
 TensorInfo info_of(const TensorView& view) {
   static constexpr const char* kNames[] = {"float32", "float64", "bfloat16", "float16"};
   const auto rank = static_cast<std::size_t>(view.rank);

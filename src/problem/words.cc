@@ -21,6 +21,8 @@ constexpr Index kAttention = 3, kMultiDimensionalVarlen = 6;  // from kAttention
 
 }  // namespace
 
+std::span<const std::string_view> function_names() { return kFunctions; }
+
 std::string_view function_name(Index function) {
   if (function < 0 || function >= static_cast<Index>(kFunctions.size()))
     refuse("nearfield", "function number " + std::to_string(function),

@@ -89,8 +89,9 @@ void expect_error(const std::string& json, const char* part = "expected") {
 }
 
 TEST(CApi, Info) {
-  expect_ok(taken(nf_info()), {"\"version\": \"0.1.0\"", "\"backends\": [", "\"cpu\"", "\"reference\"",
-                               "\"cuda_sm80\"", "\"cpu_target\": ", "\"cpu_targets\": ["});
+  expect_ok(taken(nf_info()),
+            {"\"version\": \"0.1.0\"", "\"backends\": [", "\"cpu\"", "\"reference\"", "\"cuda_sm80\"",
+             "\"cpu_target\": ", "\"cpu_targets\": [", "\"functions\": [\"na1d\", "});
   nf_free(nullptr);
 }
 
@@ -181,6 +182,22 @@ TEST(CApi, CheckGivesTheProblemOrTheOperatorsError) {
   expect_error(taken(nf_check(w.data(), -1)));
   for (std::size_t n = 0; n < w.size(); ++n)
     expect_error(taken(nf_check(w.data(), static_cast<std::int64_t>(n))));
+}
+
+TEST(CApi, CheckLengths) {
+  const std::int64_t good[] = {3, 0, 7}, negative[] = {3, -1, 8}, huge[] = {INT64_MAX, 1};
+  const auto check = [](const std::int64_t* lengths, std::int64_t n, std::int64_t total) {
+    return taken(nf_check_lengths("attention", "seqlens_Q", lengths, n, total, "query"));
+  };
+  expect_ok(check(good, 3, 10), {"true"});
+  expect_ok(check(nullptr, 0, 0), {"true"});
+  expect_error(check(good, 3, 11),
+               "[attention] got seqlens_Q that add up to 10, expected 11, the packed total");
+  expect_error(check(negative, 3, 10), "seqlens_Q with length -1 for sequence 1, expected lengths from 0 on");
+  expect_error(check(huge, 2, INT64_MIN), "add up to 2**63 or more");
+  expect_error(check(good, -1, 0));
+  expect_error(check(nullptr, 2, 0));
+  expect_error(taken(nf_check_lengths(nullptr, "x", good, 3, 10, "query")));
 }
 
 TEST(CApi, Kept) {

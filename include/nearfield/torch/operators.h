@@ -23,6 +23,11 @@
 
 // The names of the backends in the order of the operators' numbers, from 1 on: "cuda_sm90 ... reference".
 extern "C" const char* nf_torch_backends();
+// The function that a number means to the operators.
+extern "C" const char* nf_torch_function(int64_t function);
+// What is wrong with lengths of packed sequences (request.h, check_lengths); null if nothing is.
+extern "C" const char* nf_torch_check_lengths(const char* op, const char* name, const int64_t* lengths,
+                                              int64_t n, int64_t total, const char* packed);
 
 namespace nearfield {
 
@@ -52,17 +57,6 @@ using MaybeTensor = std::optional<at::Tensor>;
 
 enum Function : int64_t { kNa1d, kNa2d, kNa3d, kAttention, kMultiDimensional, kSpatioTemporal, kVarlen };
 
-inline const char* function_name(int64_t function) {
-  static constexpr std::array<const char*, 7> kNames = {"na1d",
-                                                        "na2d",
-                                                        "na3d",
-                                                        "attention",
-                                                        "multi_dimensional_attention",
-                                                        "spatio_temporal_attention",
-                                                        "multi_dimensional_attention_varlen"};
-  return kNames.at(static_cast<std::size_t>(function));
-}
-
 // A call besides the tensors that have gradients: the rest of the schema, in its order.
 struct Call : torch::CustomClassHolder {
   MaybeTensor seed, offsets_query, offsets_key;
@@ -72,7 +66,7 @@ struct Call : torch::CustomClassHolder {
   double dropout_p = 0;
   int64_t function = 0, causal_type = 0, backend = 0, flags = 0;
 
-  std::string op() const { return function_name(function); }
+  std::string op() const { return nf_torch_function(function); }
 };
 
 // query, key, value, additional keys and values, bias: what has gradients.

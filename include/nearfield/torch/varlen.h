@@ -8,8 +8,6 @@
 
 #include <ATen/ops/zeros.h>
 
-#include <limits>
-
 #include "nearfield/torch/operators.h"
 
 namespace nearfield {
@@ -65,19 +63,11 @@ inline std::pair<at::Tensor, int64_t> offsets_of_lengths(const std::string& op, 
            "rank 4, [1, total, heads, channels]");
   const at::Tensor host = lengths.cpu().to(at::kLong).contiguous();
   const int64_t total = packed.size(1);
-  int64_t sum = 0, most = 0;
-  for (int64_t i = 0; i < host.numel(); ++i) {
-    const int64_t length = host.const_data_ptr<int64_t>()[i];
-    if (length < 0)
-      refuse(op, name + " with length " + std::to_string(length) + " for sequence " + std::to_string(i),
-             "lengths from 0 on");
-    if (__builtin_add_overflow(sum, length, &sum)) sum = std::numeric_limits<int64_t>::max();
-    most = std::max(most, length);
-  }
-  if (sum != total)
-    refuse(op, name + " that add up to " + std::to_string(sum),
-           std::to_string(total) + ", the packed total of " + packed_name,
-           "give cumulative_seqlen_* where a tail of tokens belongs to no sequence");
+  const int64_t* begin = host.const_data_ptr<int64_t>();
+  if (const char* error =
+          nf_torch_check_lengths(op.c_str(), name.c_str(), begin, host.numel(), total, packed_name))
+    throw std::invalid_argument(error);
+  const int64_t most = host.numel() == 0 ? 0 : *std::max_element(begin, begin + host.numel());
   const auto options = lengths.options().dtype(total >= int64_t{1} << 31 ? at::kLong : at::kInt);
   at::Tensor offsets = at::zeros({lengths.numel() + 1}, options);
   offsets.narrow(0, 1, lengths.numel()).copy_(lengths.cumsum(0));

@@ -11,18 +11,8 @@ shapes, splits and schedules are hints that nothing depends on. Two of its resul
 """
 
 from . import token_permute, utils
-from ._environment import HAS_LIBNATTEN
-from ._switches import (
-    disable_autotuner,
-    disable_fused_na,
-    disable_gemm_na,
-    disable_tf32,
-    disable_tiled_na,
-    enable_autotuner,
-    enable_fused_na,
-    enable_gemm_na,
-    enable_tf32,
-    enable_tiled_na,
+from ._environment import (
+    HAS_LIBNATTEN,
     has_bfloat,
     has_cuda,
     has_fna,
@@ -32,13 +22,6 @@ from ._switches import (
     has_gemm,
     has_half,
     has_tf32_gemm,
-    is_fna_enabled,
-    is_fused_na_enabled,
-    use_autotuner,
-    use_fused_na,
-    use_gemm_na,
-    use_tf32_in_gemm_na,
-    use_tiled_na,
 )
 from .backends import (
     get_bwd_configs_for_cutlass_blackwell_fmha,
@@ -60,18 +43,35 @@ from .context import (
     allow_flex_compile,
     allow_flex_compile_backprop,
     are_deterministic_algorithms_enabled,
+    disable_autotuner,
     disable_flex_compile,
     disable_flex_compile_backprop,
+    disable_fused_na,
+    disable_gemm_na,
+    disable_tf32,
+    disable_tiled_na,
+    enable_autotuner,
+    enable_fused_na,
+    enable_gemm_na,
+    enable_tf32,
+    enable_tiled_na,
     get_memory_usage_preference,
     is_flex_compile_allowed,
     is_flex_compile_backprop_allowed,
+    is_fna_enabled,
+    is_fused_na_enabled,
     is_kv_parallelism_in_fused_na_enabled,
     is_memory_usage_default,
     is_memory_usage_strict,
     is_memory_usage_unrestricted,
     set_memory_usage_preference,
+    use_autotuner,
     use_deterministic_algorithms,
+    use_fused_na,
+    use_gemm_na,
     use_kv_parallelism_in_fused_na,
+    use_tf32_in_gemm_na,
+    use_tiled_na,
 )
 from .functional import attention, merge_attentions, na1d, na2d, na3d
 from .modules import NeighborhoodAttention1D, NeighborhoodAttention2D, NeighborhoodAttention3D

@@ -12,18 +12,35 @@ __all__ = [
     "allow_flex_compile",
     "allow_flex_compile_backprop",
     "are_deterministic_algorithms_enabled",
+    "disable_autotuner",
     "disable_flex_compile",
     "disable_flex_compile_backprop",
+    "disable_fused_na",
+    "disable_gemm_na",
+    "disable_tf32",
+    "disable_tiled_na",
+    "enable_autotuner",
+    "enable_fused_na",
+    "enable_gemm_na",
+    "enable_tf32",
+    "enable_tiled_na",
     "get_memory_usage_preference",
     "is_flex_compile_allowed",
     "is_flex_compile_backprop_allowed",
+    "is_fna_enabled",
+    "is_fused_na_enabled",
     "is_kv_parallelism_in_fused_na_enabled",
     "is_memory_usage_default",
     "is_memory_usage_strict",
     "is_memory_usage_unrestricted",
     "set_memory_usage_preference",
+    "use_autotuner",
     "use_deterministic_algorithms",
+    "use_fused_na",
+    "use_gemm_na",
     "use_kv_parallelism_in_fused_na",
+    "use_tf32_in_gemm_na",
+    "use_tiled_na",
 ]
 
 
@@ -131,10 +148,34 @@ def is_flex_compile_backprop_allowed() -> bool:
     return NattenContext.flex_compile_backprop_allowed
 
 
-# The older switches live in a file of their own, and under this name too.
-def __getattr__(name):
-    from . import _switches
+# ---- Switches of the releases that still had unfused kernels (0.14 to 0.17): code of that age asks for them
+# before it chooses between `na2d` and `na2d_qk`.
 
-    if name in _switches.__all__:
-        return getattr(_switches, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def use_fused_na(mode=True, kv_parallel=None, **hints):
+    NattenContext.is_fused_na_enabled = bool(mode)
+
+
+def enable_fused_na(*args, **hints):
+    use_fused_na(True)
+
+
+def disable_fused_na():
+    use_fused_na(False)
+
+
+def is_fna_enabled() -> bool:
+    return NattenContext.is_fused_na_enabled
+
+
+is_fused_na_enabled = is_fna_enabled
+
+
+def use_gemm_na(*args, **hints):
+    """As every switch below: accepted, without effect."""
+
+
+enable_gemm_na = disable_gemm_na = use_gemm_na
+use_tiled_na = enable_tiled_na = disable_tiled_na = use_gemm_na
+use_tf32_in_gemm_na = enable_tf32 = disable_tf32 = use_gemm_na
+use_autotuner = enable_autotuner = disable_autotuner = use_gemm_na
