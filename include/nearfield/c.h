@@ -51,7 +51,7 @@ NF_C_API char* nf_needed_keys(const char* problem, const int64_t* shard, int num
  * 2 meta, 3 another. */
 NF_C_API char* nf_check(const int64_t* words, int64_t count);
 
-/* The rule on lengths of packed sequences (request.h, check_lengths): {"ok": true}, or the error. */
+/* The rule on lengths of packed sequences (request.h, check_lengths): {"ok": n}, or the error. */
 NF_C_API char* nf_check_lengths(const char* op, const char* name, const int64_t* lengths, int64_t n,
                                 int64_t total, const char* packed);
 

@@ -85,16 +85,27 @@ def attention(
     packed = _packing.packed_arguments(op, a)
     a.update(arguments.with_performance(op, "backend_kwargs", backend_kwargs, a))
     arguments.check_hints(op, 1, a)
-    dropout_p = arguments.number(op, "dropout_p", dropout_p)
-    config = _ops.Config(
-        **packed,
-        seed=_call.seed_of(dropout_p, query),
-        tiles=_call.tiles_of(op, a, 1, "size"),
+    result = attend_dense(
+        tensors,
+        causal_type if is_causal else None,
         scale=arguments.number(op, "scale", scale, optional=True),
-        dropout_p=dropout_p,
-        function=_core.FUNCTIONS.index(op),
-        causal_type=int(causal_type) if is_causal else 0,
+        dropout_p=arguments.number(op, "dropout_p", dropout_p),
         backend=arguments.backend_number(op, a["backend"]),
+        tiles=_call.tiles_of(op, a, 1, "size"),
+        **packed,
+    )
+    return _call.result_of(op, return_lse, result)
+
+
+def attend_dense(tensors, causal_type=None, *, dropout_p=0.0, **config):
+    """(out, lse) of query, key, value, additional keys and values (or None); `config`: fields of Config.
+    Arguments have been checked for their Python types."""
+    config = _ops.Config(
+        **config,
+        seed=_call.seed_of(dropout_p, tensors[0]),
+        dropout_p=dropout_p,
+        function=_core.FUNCTIONS.index("attention"),
+        causal_type=0 if causal_type is None else int(causal_type),
         flags=flags(),
     )
-    return _call.result_of(op, return_lse, attend(*arguments.autocast(*tensors), None, config))
+    return attend(*arguments.autocast(*tensors), None, config)

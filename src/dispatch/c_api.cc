@@ -223,7 +223,7 @@ char* nf_check_lengths(const char* op, const char* name, const int64_t* lengths,
     if (n < 0 || (n > 0 && !lengths)) refuse("nearfield", "lengths without memory", "n numbers");
     check_lengths(text_argument(op), text_argument(name), {lengths, static_cast<std::size_t>(n)}, total,
                   text_argument(packed));
-    return std::string("true");
+    return std::to_string(n);
   });
 }
 

@@ -371,3 +371,34 @@ def test_rope_base(base):
     for use_rope in (False, True):
         with pytest.raises(ValueError, match=r"^\[Attention\] got rope_base"):
             nf.Attention(16, 2, True, use_rope, rope_base=base, rope_spatial_dims=(4,))
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_additional_keys(is_causal):
+    """As if attention to them were merged in: neither turned nor normalised, and not masked."""
+    module = nf.Attention(16, 2, True, True, is_causal, rope_spatial_dims=(3, 4), num_kv_heads=1)
+    x = torch.randn(2, 3, 4, 16, dtype=torch.float64, requires_grad=True)
+    kv = x[..., :8]
+    more_keys, more_values = (torch.randn(2, 5, 1, 8, dtype=torch.float64, requires_grad=True) for _ in "kv")
+    out, lse = module(x, kv, kv, return_lse=True, additional_keys=more_keys, additional_values=more_values)
+
+    query = nf.rope(x.unflatten(-1, (2, 8))).flatten(1, 2)
+    query = query / query.norm(dim=-1, keepdim=True)
+    parts = [
+        module(x, kv, kv, return_lse=True),
+        nf.attention(query, more_keys, more_values, scale=1.0, return_lse=True),
+    ]
+    outs = [t.reshape(2, 12, 2, 8) for t, _ in parts]
+    lses = [t.reshape(2, 12, 2) for _, t in parts]
+    expected, expected_lse = nf.merge_attentions(outs, lses)
+    torch.testing.assert_close(out.reshape(2, 12, 2, 8), expected)
+    torch.testing.assert_close(lse.reshape(2, 12, 2), expected_lse)
+    leaves = (x, more_keys, more_values)
+    got = torch.autograd.grad(out.square().sum() + lse.sum(), leaves, retain_graph=True)
+    want = torch.autograd.grad(expected.square().sum() + expected_lse.sum(), leaves)
+    for a, b in zip(got, want, strict=True):
+        torch.testing.assert_close(a, b)
+    with pytest.raises(TypeError, match=r"^\[Attention\] got additional_keys of type str"):
+        module(x, kv, kv, additional_keys="keys", additional_values=more_values)
+    with pytest.raises(ValueError, match="additional_keys without additional_values"):
+        module(x, kv, kv, additional_keys=more_keys)

@@ -134,6 +134,12 @@ const std::map<std::string, std::function<Result(const Tensors&)>> kPlainModules
        auto m = plain(AttentionOptions(24, 2).use_rope(true).rope_spatial_dims({2, 3, 4}));
        return both(m->forward_with_lse(t.at("query"), t.at("key"), t.at("value")));
      }},
+    {"Attention additional",
+     [](const Tensors& t) {
+       auto m = plain(AttentionOptions(24, 4).use_rope(true).is_causal(true).rope_spatial_dims({7}));
+       return both(m->forward_with_lse(t.at("query"), t.at("key"), t.at("value"), t.at("additional_keys"),
+                                       t.at("additional_values")));
+     }},
     {"Attention dropout",
      [](const Tensors& t) {
        auto m = plain(AttentionOptions(24, 4).apply_qk_norm(true).attn_dropout(0.3).num_kv_heads(2), true);
@@ -210,6 +216,7 @@ void print_errors(const std::string& folder) {
   print_error("merge", [&] { merge_attentions({y}, {y.select(-1, 0)}); });
   print_error("rope", [&] { rope(at::zeros({1, 6, 2, 3})); });
   print_error("rope base", [&] { rope(y, 0.0); });
+  print_error("rope base of a module", [&] { Attention(AttentionOptions(24, 4).rope_base(-1.5)); });
   print_error("heads", [&] { NeighborhoodAttention2D(10, 3, 3); });
   print_error("kv heads", [&] { NeighborhoodAttention2D(NA(12, 4, 3).num_kv_heads(3)); });
   print_error("stride", [&] { NeighborhoodAttention2D(NA(12, 4, 3).stride(4)); });

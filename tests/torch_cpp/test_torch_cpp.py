@@ -56,6 +56,8 @@ INPUTS = {
     "Attention rope 1-D causal": _qkv((2, 7, 24)),
     "Attention rope 2-D norm": _qkv((2, 4, 5, 24)),
     "Attention rope 3-D float64": _qkv((1, 2, 3, 4, 24), dtype=torch.float64),
+    "Attention additional": _qkv((2, 7, 24))
+    | {name: torch.randn(2, 3, 4, 6) for name in ("additional_keys", "additional_values")},
     "Attention dropout": _qkv((1, 4, 5, 24), (1, 3, 3, 12)),
     "NA1D": {"x": torch.randn(2, 7, 12)},
     "NA2D": {
@@ -129,6 +131,7 @@ CASES = {
     "Attention rope 1-D causal": _attention(3, False, True, True, rope_spatial_dims=[7]),
     "Attention rope 2-D norm": _attention(3, True, True, rope_base=100.0, rope_spatial_dims=(4, 5)),
     "Attention rope 3-D float64": _attention(2, False, True, rope_spatial_dims=(2, 3, 4)),
+    "Attention additional": _attention(4, False, True, True, rope_spatial_dims=[7]),
     "Attention dropout": lambda **t: _seeded(
         7, _attention(4, True, False, attn_dropout=0.3, num_kv_heads=2), **t
     ),
@@ -176,6 +179,7 @@ ERRORS = {
     "merge": lambda: nf.merge_attentions([y], [y[..., 0]]),
     "rope": lambda: nf.rope(torch.zeros(1, 6, 2, 3)),
     "rope base": lambda: nf.rope(y, 0.0),
+    "rope base of a module": lambda: nf.Attention(24, 4, False, False, rope_base=-1.5),
     "heads": lambda: nf.NeighborhoodAttention2D(10, 3, 3),
     "kv heads": lambda: nf.NeighborhoodAttention2D(12, 4, 3, num_kv_heads=3),
     "stride": lambda: nf.NeighborhoodAttention2D(12, 4, 3, stride=4),

@@ -56,6 +56,8 @@ class AttentionImpl : public torch::nn::Cloneable<AttentionImpl> {
     head_dim = options.hidden_dim() / options.num_heads();
     check_probability(kName, "attn_dropout", options.attn_dropout());
     backend_number(kName, options.backend());
+    if (!(options.rope_base() > 0 && std::isfinite(options.rope_base())))
+      refuse(kName, "rope_base " + float_text(options.rope_base()), "a positive number");
     if (!options.use_rope()) return;
     const std::vector<int64_t>& layout = options.rope_spatial_dims();
     if (layout.empty()) refuse(kName, "use_rope without rope_spatial_dims", "the layout, such as (64, 64)");
@@ -69,13 +71,17 @@ class AttentionImpl : public torch::nn::Cloneable<AttentionImpl> {
   }
 
   // query [B, *layout, C], key and value [B, *layout, num_kv_heads * head_dim] (without rotary embedding
-  // their layout may be another) -> [B, *layout of query, C].
-  at::Tensor forward(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value) {
-    return std::get<0>(forward_with_lse(query, key, value));
+  // their layout may be another) -> [B, *layout of query, C]. Additional keys and values are [B, S,
+  // num_kv_heads, head_dim], seen by every query, taken as they are: without position, not normalised.
+  at::Tensor forward(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
+                     const at::Tensor& additional_keys = {}, const at::Tensor& additional_values = {}) {
+    return std::get<0>(forward_with_lse(query, key, value, additional_keys, additional_values));
   }
 
   // Also lse [B, *layout, num_heads].
-  OutAndLse forward_with_lse(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value) {
+  OutAndLse forward_with_lse(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
+                             const at::Tensor& additional_keys = {},
+                             const at::Tensor& additional_values = {}) {
     using namespace torch_detail;
     check_input("query", query, options.num_heads());
     check_input("key", key, num_kv_heads);
@@ -92,6 +98,8 @@ class AttentionImpl : public torch::nn::Cloneable<AttentionImpl> {
     if (options.is_causal()) o.causal_type = CausalType::kTopLeft;
     o.scale = options.apply_qk_norm() ? 1.0 : std::pow(static_cast<double>(head_dim), -0.5);
     o.backend = options.backend();
+    o.additional_keys = additional_keys;
+    o.additional_values = additional_values;
     o.dropout_p = is_training() ? options.attn_dropout() : 0.0;
     const auto [out, lse] = attention_with_lse(q.flatten(1, -3), k.flatten(1, -3), v.flatten(1, -3), o);
     std::vector<int64_t> shape = layout_of(query).vec();

@@ -45,6 +45,7 @@ struct NeighborhoodFuncOptions {
 struct AttentionFuncOptions {
   CausalType causal_type = CausalType::kNone;  // kTopLeft, kBottomRight, kDontCare: causal
   std::optional<double> scale = {};
+  at::Tensor additional_keys = {}, additional_values = {};  // as for na1d; not with packed sequences
   at::Tensor seqlens_Q = {}, seqlens_KV = {};
   at::Tensor cumulative_seqlen_Q = {}, cumulative_seqlen_KV = {};
   std::optional<int64_t> max_seqlen_Q = {}, max_seqlen_KV = {};
@@ -215,7 +216,8 @@ inline OutAndLse attention_with_lse(const at::Tensor& query, const at::Tensor& k
                           tile(o.backward_kv_tile_size)});
   call->dropout_p = o.dropout_p;
   call->seed = dropout_seed(o.dropout_p, query);
-  return attend({query, key, value, {}, {}, {}}, call);
+  return attend({query, key, value, if_defined(o.additional_keys), if_defined(o.additional_values), {}},
+                call);
 }
 inline at::Tensor attention(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
                             const AttentionFuncOptions& options = {}) {

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from .. import _arguments as arguments
-from ..functional import CausalType, attention
+from .._dense import attend_dense
+from ..functional import CausalType
 from ..rotary import extents, rope_tables, rotate, working_dtype
 from . import _checks as checks
 
@@ -140,7 +141,17 @@ class Attention(nn.Module):
 
     # ---- forward
 
-    def forward(self, query, key, value, cp_group=None, *, return_lse=False):
+    def forward(
+        self,
+        query,
+        key,
+        value,
+        cp_group=None,
+        *,
+        return_lse=False,
+        additional_keys=None,
+        additional_values=None,
+    ):
         """Attention of query's tokens over key's.
 
         Args:
@@ -148,6 +159,8 @@ class Attention(nn.Module):
             key, value: the same; without rotary embedding, their layout may be another than query's.
             cp_group: a process group of one rank, or None: context parallelism is not there yet.
             return_lse: also return lse `[B, *layout, num_heads]`.
+            additional_keys, additional_values: `[B, S, num_kv_heads, head_dim]`, seen by every query, causal
+                or not, in the same softmax. They are taken as they are: without position, not normalised.
 
         Returns:
             `[B, *layout, C]` with query's layout, or that and lse.
@@ -180,13 +193,14 @@ class Attention(nn.Module):
             query, key = self._rotate(query), self._rotate(key)
         if self.apply_qk_norm:
             query, key = _unit(query), _unit(key)
-        out, lse = attention(
-            *(x.flatten(1, -3) for x in (query, key, value)),
-            is_causal=self.is_causal,
-            causal_type=CausalType.TopLeft,
+        more = {"additional_keys": additional_keys, "additional_values": additional_values}
+        for name, x in more.items():
+            arguments.check_tensor(_NAME, name, x, optional=True)
+        out, lse = attend_dense(
+            (*(x.flatten(1, -3) for x in (query, key, value)), *more.values()),
+            CausalType.TopLeft if self.is_causal else None,
             scale=1.0 if self.apply_qk_norm else self.scale,
-            backend=self.backend,
-            return_lse=True,
+            backend=arguments.backend_number(_NAME, self.backend),
             dropout_p=self.attn_dropout if self.training else 0.0,
         )
         out = out.reshape(shape)
