@@ -68,7 +68,7 @@ def tangents(saved, tangent, config: _ops.Config, first_batch: int = 0):
 
     q, dq = grouped(flat(query, query)), grouped(flat(tangent[0], query))
     k, dk, v, dv = flat(key, key), flat(tangent[1], key), flat(value, value), flat(tangent[2], value)
-    row_lse = grouped(lse.reshape(batch, tokens, heads, 1)).squeeze(-1)
+    row_lse = grouped(lse.reshape(batch, tokens, heads, 1))
     if more_keys is not None:
         mk, mv = more_keys.to(work), more_values.to(work)
         dmk = torch.zeros_like(mk) if tangent[3] is None else tangent[3].to(work)
@@ -109,7 +109,7 @@ def tangents(saved, tangent, config: _ops.Config, first_batch: int = 0):
 
     def chunk(at: int, end: int):
         rows, mask = index[at:end], seen[at:end][None, :, None, None, :]
-        own_q, own_dq, own_lse = (part(t, at, end) for t in (q, dq, row_lse.unsqueeze(-1)))
+        own_q, own_dq, own_lse = (part(t, at, end) for t in (q, dq, row_lse))
         # Padding gathers keys that the query does not see: 0 times what is not finite would be NaN.
         inside_keys = seen[at:end][None, :, :, None, None]
         gathered = (torch.where(inside_keys, t[:, rows], t.new_zeros(())) for t in (k, dk, v, dv))

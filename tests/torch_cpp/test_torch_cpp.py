@@ -97,9 +97,9 @@ def _rope(x):
     )
 
 
-    return lambda **t: module(**t, return_lse=True)
+def _attention(*args, **kwargs):
     module = nf.Attention(24, *args, **kwargs)
-    return lambda **t: module(t["query"], t["key"], t["value"], return_lse=True)
+    return lambda **t: module(**t, return_lse=True)
 
 
 CASES = {
