@@ -28,6 +28,7 @@ using TileShape = std::array<Index, kMaxRank>;
 struct PlanOptions {
   std::string op = "nearfield";  // who asks: opens messages
   std::string backend;           // empty: the first of the table that can
+  std::string kernel;            // of that backend; empty: the one that is predicted to be fastest
   std::optional<TileShape> query_tile, key_tile;
 };
 
@@ -41,6 +42,7 @@ struct Plan {
   std::size_t shared_bytes = 0;                   // scratch of the call ...
   std::size_t private_bytes = 0;                  // ... and of each worker
   std::string note;                               // what the user may want to know, e.g. rounding of P
+  std::shared_ptr<const void> own;                // the backend's: what it need not work out again
 
   std::size_t workspace_bytes(int workers) const {
     return shared_bytes + private_bytes * static_cast<std::size_t>(workers);
@@ -93,7 +95,7 @@ NF_API Choice choose(std::span<const Backend* const> table, const Problem& probl
 NF_API std::string explain(std::span<const Backend* const> table, const Problem& problem,
                            const PlanOptions& options, Device device);
 
-// `PROBLEM[@BACKEND[,qTILE[,kvTILE]]]`, for instance `na:fwd:f32:b1h1kv1d64:64x64:k7x7@cpu,q4x8`.
+// `PROBLEM[@BACKEND[/KERNEL][,qTILE[,kvTILE]]]`, for instance `na:fwd:f32:b1h1kv1d64:64x64:k7x7@cpu,q4x8`.
 struct Call {
   Problem problem;
   PlanOptions options;

@@ -3,8 +3,7 @@
 //
 // Compiles the kernels once per SIMD target and picks one at run time. Highway's own dispatcher lives in
 // a shared library; this table needs none, so that the built library stands alone.
-#define HWY_COMPILE_ALL_ATTAINABLE  // the plain-C++ target too: "scalar"
-#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128)
+#include "cpu/targets.h"
 
 #include <algorithm>
 #include <limits>
@@ -28,13 +27,8 @@ std::size_t scratch_bytes(Index head_dim, Index value_dim, int rows_per_block, i
   return Scratch<T>(head_dim, value_dim, rows_per_block, tiles, nullptr).bytes;
 }
 
-inline constexpr Kernels kFloat = {HWY_TARGET == HWY_AVX3   ? "avx512"
-                                   : HWY_TARGET == HWY_AVX2 ? "avx2"
-                                   : HWY_TARGET == HWY_SSE4 ? "sse4"
-                                   : HWY_TARGET == HWY_NEON ? "neon"
-                                                            : "scalar",
-                                   &scratch_bytes<float>, &forward<float>, &query_gradient<float>,
-                                   &key_gradient<float>};
+inline constexpr Kernels kFloat = {NF_TARGET_NAME, &scratch_bytes<float>, &forward<float>,
+                                   &query_gradient<float>, &key_gradient<float>};
 inline constexpr Kernels kDouble = {kFloat.target, &scratch_bytes<double>, &forward<double>,
                                     &query_gradient<double>, &key_gradient<double>};
 const Kernels* const kTable[] = {&kFloat, &kDouble};

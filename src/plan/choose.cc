@@ -32,7 +32,7 @@ std::optional<std::string> refusal_of(const Backend& b, const Problem& p, const 
 }
 
 std::string options_text(const PlanOptions& options) {
-  std::string text = "@" + options.backend;
+  std::string text = "@" + options.backend + "/" + options.kernel;
   if (options.query_tile) text += ",q" + tile_text(*options.query_tile, kMaxRank);
   if (options.key_tile) text += ",kv" + tile_text(*options.key_tile, kMaxRank);
   return text;
@@ -44,6 +44,14 @@ void check_backend_name(std::span<const Backend* const> table, const PlanOptions
     if (b->name() == options.backend) return;
   refuse(options.op, "backend `" + options.backend + "`", "one of " + backend_names(table),
          "leave it out for the best one");
+}
+
+// "cpu/b16" names a backend and one of its kernels.
+void split_kernel(PlanOptions& options) {
+  const std::size_t slash = options.backend.find('/');
+  if (slash == std::string::npos) return;
+  options.kernel = options.backend.substr(slash + 1);
+  options.backend.resize(slash);
 }
 
 Choice planned(const Backend& b, const Problem& p, const PlanOptions& options) {
@@ -102,6 +110,7 @@ Choice choose(std::span<const Backend* const> table, const Problem& p, const Pla
     static const std::string forced = environment("NEARFIELD_BACKEND");
     options.backend = forced;
   }
+  split_kernel(options);
   static std::mutex mutex;
   static std::unordered_map<std::string, Choice> cache;
   const std::string key = to_string(p) + options_text(options) + (device == Device::kCpu ? "" : "#cuda");
@@ -125,8 +134,10 @@ Choice choose(std::span<const Backend* const> table, const Problem& p, const Pla
   return choice;
 }
 
-std::string explain(std::span<const Backend* const> table, const Problem& p, const PlanOptions& options,
+std::string explain(std::span<const Backend* const> table, const Problem& p, const PlanOptions& asked,
                     Device device) {
+  PlanOptions options = asked;
+  split_kernel(options);
   check_backend_name(table, options);
   char text[160];
   std::snprintf(text, sizeof text, "\n  %.4g visible pairs per head, %.4g useful FLOPs, 1 / %.4g of dense\n",

@@ -1,0 +1,70 @@
+// Copyright 2026 The nearfield authors.
+// SPDX-License-Identifier: Apache-2.0
+//
+// The scratch memory of a task of the tuned kernels, cut into aligned arrays. Units: floats.
+#pragma once
+
+#include "cpu/band.h"
+#include "cpu/scratch.h"
+
+namespace nearfield::cpu {
+
+// Floats between packed rows of n channels: known at compile time up to 256 (score-inl.h), else whole vectors.
+inline std::size_t packed_pitch(Index n) {
+  for (Index p : {32, 64, 128, 256})
+    if (n <= p) return static_cast<std::size_t>(p);
+  return pitch_of<float>(n);
+}
+
+struct BandScratch {
+  std::size_t k_pitch, v_pitch;
+  std::size_t rows;                // packed keys of a head
+  float *keys, *values;            // [heads][rows][pitch]
+  float *more_keys, *more_values;  // the additional ones
+  std::size_t queries_size, out_size;
+  float *queries, *out, *max, *sum;  // of each tile in flight
+  bool* started;
+  float *scores, *factor, *line;
+  Chunk* chunks;
+  QueryTile* tiles;
+  RowBlock* block;
+  std::size_t bytes;
+
+  // memory: kAlignment-aligned, or null to find out `bytes`.
+  BandScratch(const Problem& p, const Cut& cut, std::byte* memory)
+      : k_pitch(packed_pitch(p.head_dim)), v_pitch(packed_pitch(p.value_dim)) {
+    std::size_t used = 0;
+    const auto take = [&](auto*& pointer, std::size_t items) {
+      pointer =
+          memory ? reinterpret_cast<std::remove_reference_t<decltype(pointer)>>(memory + used) : nullptr;
+      used += rounded(items * sizeof(*pointer), kAlignment);
+    };
+    const auto lanes = static_cast<std::size_t>(cut.lanes), heads = static_cast<std::size_t>(cut.heads);
+    std::size_t in_flight = 1;
+    if (cut.streamed)
+      for (std::size_t a = 0; a < kMaxRank; ++a)
+        in_flight *= static_cast<std::size_t>(ceil_div(cut.macro[a], cut.tile[a]));
+    rows = static_cast<std::size_t>(cut.streamed ? cut.chunk_keys : cut.slots * cut.rows_per_slot);
+    const std::size_t more = cut.streamed ? 0 : static_cast<std::size_t>(p.additional) * heads;
+    take(keys, heads * rows * k_pitch);
+    take(values, heads * rows * v_pitch);
+    take(more_keys, more * k_pitch);
+    take(more_values, more * v_pitch);
+    queries_size = static_cast<std::size_t>(p.head_dim) * lanes;
+    out_size = lanes * v_pitch;
+    take(queries, in_flight * queries_size);
+    take(out, in_flight * out_size);
+    take(max, in_flight * lanes);
+    take(sum, in_flight * lanes);
+    take(started, in_flight);
+    take(scores, static_cast<std::size_t>(kChunkKeys) * lanes);
+    take(factor, 2 * lanes);
+    take(line, 4 * (k_pitch > v_pitch ? k_pitch : v_pitch));
+    take(chunks, static_cast<std::size_t>(cut.streamed ? 1 : cut.chunks));
+    take(tiles, cut.streamed ? in_flight : 0);
+    take(block, 1);
+    bytes = used;
+  }
+};
+
+}  // namespace nearfield::cpu

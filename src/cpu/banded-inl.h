@@ -1,0 +1,314 @@
+// Copyright 2026 The nearfield authors.
+// SPDX-License-Identifier: Apache-2.0
+//
+// The forward pass of the tuned kernels: see band.h for how the work is cut.
+//
+//   S = Q K^T  (lanes = queries, scale folded into Q)   P = exp(S - m)   O += P V  (channels in SIMD)
+//
+// Online softmax over chunks of keys: the running maximum m, the sum l and O of a tile stay in the L1 cache.
+// Scratch of a task: the packed keys, and per tile in flight kL (D + Dv + 2) floats.
+#if defined(NEARFIELD_CPU_BANDED_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef NEARFIELD_CPU_BANDED_INL_H_
+#undef NEARFIELD_CPU_BANDED_INL_H_
+#else
+#define NEARFIELD_CPU_BANDED_INL_H_
+#endif
+
+#include <new>
+
+#include "cpu/band_scratch.h"
+#include "cpu/exp-inl.h"
+#include "cpu/pack-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace nearfield::cpu::HWY_NAMESPACE {
+
+// scores [keys][kL] := exp(S - max); sum is carried over. factor: what O and the sum are multiplied with. True if it is
+// not 1 somewhere.
+template <int kL>
+HWY_INLINE bool exponentiate(int keys, float* HWY_RESTRICT scores, const float* HWY_RESTRICT old_max,
+                             const float* HWY_RESTRICT max, float* HWY_RESTRICT sum,
+                             float* HWY_RESTRICT factor) {
+  const FloatTag d;
+  const Floats log2e = hn::Set(d, kLog2e);
+  bool grew = false;
+  for (int v = 0; v < kL; v += kFloats) {
+    const Floats m = hn::Load(d, max + v), old = hn::Load(d, old_max + v);
+    Floats total = hn::Zero(d);
+    for (int j = 0; j < keys; ++j) {
+      float* s = scores + j * kL + v;
+      const Floats p = exp2(hn::Mul(hn::Sub(hn::Load(d, s), m), log2e));
+      total = hn::Add(total, p);
+      hn::Store(p, d, s);
+    }
+    const auto same = hn::Eq(old, m);
+    const Floats f = hn::IfThenElse(same, hn::Set(d, 1.0f), exp2(hn::Mul(hn::Sub(old, m), log2e)));
+    grew = grew || !hn::AllTrue(d, same);
+    hn::Store(f, d, factor + v);
+    hn::Store(hn::MulAdd(hn::Load(d, sum + v), f, total), d, sum + v);
+  }
+  return grew;
+}
+
+inline void scale_rows(float* HWY_RESTRICT rows, int count, std::size_t pitch, Index channels,
+                       const float* factor) {
+  const FloatTag d;
+  for (int l = 0; l < count; ++l) {
+    if (factor[l] == 1.0f) continue;
+    const Floats f = hn::Set(d, factor[l]);
+    float* row = rows + static_cast<std::size_t>(l) * pitch;
+    for (Index c = 0; c < channels; c += kFloats) hn::Store(hn::Mul(hn::Load(d, row + c), f), d, row + c);
+  }
+}
+
+// What a tile carries from chunk to chunk.
+struct TileState {
+  float* queries;    // [head_dim][kL]
+  float* out;        // [kL][v_pitch]
+  float *max, *sum;  // [kL]
+  bool started;      // out holds something
+};
+
+template <int kL>
+struct Forward {
+  const Band& band;
+  const Problem& p;
+  const Cut& cut;
+  const Sequence& seq;
+  BandScratch m;
+  LaneOrder order;
+  ScoreChunk<kL> score;
+  float scale;
+
+  Forward(const Band& b, std::byte* memory)
+      : band(b), p(*b.problem), cut(*b.cut), seq(*b.sequence), m(p, cut, memory), order(cut.tile, cut.pack),
+        score(score_for<kL>(m.k_pitch)), scale(static_cast<float>(p.effective_scale())) {}
+
+  TileState state(int t) const {
+    const auto n = static_cast<std::size_t>(t);
+    return {m.queries + n * m.queries_size, m.out + n * m.out_size, m.max + n * kL, m.sum + n * kL, false};
+  }
+
+  void begin(TileState& t, const QueryTile& tile, const LaneOffsets& at, Index head) {
+    pack_lanes<kL>(seq[Role::kQuery], tile, at, head, p.head_dim, scale, m.line, t.queries);
+    std::fill(t.max, t.max + kL, std::numeric_limits<float>::lowest());
+    std::fill(t.sum, t.sum + kL, 0.0f);
+    t.started = false;
+  }
+
+  void attend(TileState& t, const Chunk& chunk, const float* k, const float* v) {
+    if (chunk.runs == 0) return;
+    float* old = m.factor;
+    std::copy(t.max, t.max + kL, old);
+    score(chunk, k, m.k_pitch, t.queries, static_cast<std::size_t>(p.head_dim), m.scores, t.max);
+    const bool grew = exponentiate<kL>(chunk.keys, m.scores, old, t.max, t.sum, m.factor + kL);
+    if (t.started && grew) scale_rows(t.out, kL, m.v_pitch, p.value_dim, m.factor + kL);
+    if (t.started) weigh_chunk<false>(chunk, m.scores, kL, v, m.v_pitch, p.value_dim, t.out);
+    else weigh_chunk<true>(chunk, m.scores, kL, v, m.v_pitch, p.value_dim, t.out);
+    t.started = true;
+  }
+
+  void finish(TileState& t, const QueryTile& tile, const LaneOffsets& out_at, const LaneOffsets& lse_at,
+              Index head) {
+    const FloatTag d;
+    float *factor = m.factor, *lse = m.factor + kL;
+    for (int v = 0; v < kL; v += kFloats) {  // 1 / l, 0 where nothing was seen
+      const Floats l = hn::Load(d, t.sum + v);
+      const auto none = hn::Eq(l, hn::Zero(d));
+      hn::Store(hn::IfThenZeroElse(none, hn::Div(hn::Set(d, 1.0f), l)), d, factor + v);
+      const Floats value = hn::Add(hn::Load(d, t.max + v), log_or_nan(l));
+      hn::Store(hn::IfThenElse(none, hn::Set(d, -std::numeric_limits<float>::infinity()), value), d, lse + v);
+    }
+    if (!t.started) std::fill(t.out, t.out + static_cast<std::size_t>(kL) * m.v_pitch, 0.0f);
+    unpack_lanes(seq[Role::kOut], tile, out_at, head, p.value_dim, t.out, m.v_pitch, factor, m.line);
+    const GridView& view = seq[Role::kLse];
+    if (!view.data) return;
+    for (int l = 0; l < kL; ++l)
+      if (tile.live[l]) static_cast<float*>(view.data)[lse_at.at[l] + head * view.head] = lse[l];
+  }
+
+  // Packs the keys whose coordinate on the ring's axis is in `fresh`; `keys`: those of the whole band.
+  void pack_slots(Interval fresh, const Box& keys) {
+    const int r = cut.ring_axis;
+    Box box = keys;
+    box.axis[r] = fresh;
+    for (Index t = box.axis[0].begin; t < box.axis[0].end; ++t)
+      for (Index y = box.axis[1].begin; y < box.axis[1].end; ++y)
+        for (Interval x = box.axis[2]; !x.empty();) {
+          const Index row = packed_row(keys, t, y, x.begin);
+          const Interval run{x.begin, min_of(x.end, x.begin + run_limit(x.begin))};
+          const Index coord[kMaxRank] = {t, y, x.begin};
+          Index token[kMaxRank];
+          token_at(coord, band.dilation, band.residue, token);
+          pack_tokens(seq[Role::kKey], band.batch, token, band.dilation[2], run.size(), p.head_dim,
+                      band.head_begin, band.head_end, m.keys, m.k_pitch, m.rows, row);
+          pack_tokens(seq[Role::kValue], band.batch, token, band.dilation[2], run.size(), p.value_dim,
+                      band.head_begin, band.head_end, m.values, m.v_pitch, m.rows, row);
+          x.begin = run.end;
+        }
+  }
+
+  Index packed_row(const Box& keys, Index t, Index y, Index x) const {
+    const Index width = keys.axis[2].size(), height = keys.axis[1].size();
+    if (cut.ring_axis == 2) return x % cut.slots;
+    if (cut.ring_axis == 1) return y % cut.slots * width + x - keys.axis[2].begin;
+    return (t % cut.slots * height + y - keys.axis[1].begin) * width + x - keys.axis[2].begin;
+  }
+  // Keys from x on that follow each other in packed memory.
+  Index run_limit(Index x) const { return cut.ring_axis == 2 ? cut.slots - x % cut.slots : kNoLimit; }
+  static constexpr Index kNoLimit = Index{1} << 40;
+
+  // The tile's keys as chunks of the ring. Returns their number.
+  int look(const QueryTile& tile, const Box& keys) {
+    int n = 0;
+    m.chunks[0].clear();
+    const Box& hull = tile.hull;
+    if (!hull.empty())
+      for (Index t = hull.axis[0].begin; t < hull.axis[0].end; ++t)
+        for (Index y = hull.axis[1].begin; y < hull.axis[1].end; ++y)
+          for (Interval x = hull.axis[2]; !x.empty();) {
+            const Index most = min_of(run_limit(x.begin), cut.chunk_keys);
+            const Interval run{x.begin, min_of(x.end, x.begin + most)};
+            if (!m.chunks[n].room_for(static_cast<int>(run.size()), cut.chunk_keys)) m.chunks[++n].clear();
+            m.chunks[n].see(tile, t, y, run, static_cast<int>(packed_row(keys, t, y, x.begin)));
+            x.begin = run.end;
+          }
+    for (Index s = 0; s < p.additional; s += cut.chunk_keys) {
+      if (m.chunks[n].runs > 0) ++n;
+      m.chunks[n].clear();
+      m.chunks[n].see_additional(kL, static_cast<int>(s),
+                                 static_cast<int>(min_of(p.additional - s, cut.chunk_keys)));
+    }
+    return m.chunks[n].runs > 0 ? n + 1 : n;
+  }
+
+  void pack_additional() {
+    const Index token[kMaxRank] = {0, 0, 0};
+    if (p.additional == 0) return;
+    pack_tokens(seq[Role::kAdditionalKey], band.batch, token, 1, p.additional, p.head_dim, band.head_begin,
+                band.head_end, m.more_keys, m.k_pitch, static_cast<std::size_t>(p.additional), 0);
+    pack_tokens(seq[Role::kAdditionalValue], band.batch, token, 1, p.additional, p.value_dim, band.head_begin,
+                band.head_end, m.more_values, m.v_pitch, static_cast<std::size_t>(p.additional), 0);
+  }
+
+  void run_banded() {
+    const Index per_kv = p.heads / p.kv_heads;
+    const int r = cut.ring_axis;
+    Box keys = hull(band.grid, band.queries);
+    pack_additional();
+    Index packed_to = keys.axis[r].begin;
+    for (Index s = band.queries.axis[r].begin; s < band.queries.axis[r].end; s += cut.step) {
+      Box step = band.queries;
+      step.axis[r] = {s, min_of(s + cut.step, band.queries.axis[r].end)};
+      const Interval needed = hull(band.grid.axis[r], step.axis[r]);
+      if (!keys.empty()) pack_slots({max_of(packed_to, needed.begin), needed.end}, keys);
+      packed_to = max_of(packed_to, needed.end);
+      const TileGrid tiles{step, cut.tile};
+      for (Index i = 0; i < tiles.count(); ++i) {
+        const QueryTile tile(band.grid, tiles.box(i), order);
+        const int chunks = look(tile, keys);
+        const LaneOffsets q_at(band, tile, seq[Role::kQuery]), out_at(band, tile, seq[Role::kOut]),
+            lse_at(band, tile, seq[Role::kLse]);
+        TileState one = state(0);
+        for (Index kv = band.head_begin; kv < band.head_end; ++kv) {
+          const Index at = kv - band.head_begin;
+          const PackedKeys ring{m.keys, m.values, m.k_pitch, m.v_pitch, m.rows};
+          const PackedKeys more{m.more_keys, m.more_values, m.k_pitch, m.v_pitch,
+                                static_cast<std::size_t>(p.additional)};
+          for (Index h = kv * per_kv; h < (kv + 1) * per_kv; ++h) {
+            begin(one, tile, q_at, h);
+            for (int c = 0; c < chunks; ++c) {
+              const PackedKeys& from = m.chunks[c].additional ? more : ring;
+              attend(one, m.chunks[c], from.k_of(at), from.v_of(at));
+            }
+            finish(one, tile, out_at, lse_at, h);
+          }
+        }
+      }
+    }
+  }
+
+  // Packs the rows of a chunk of the macro's hull from (t, y, x) on, calls fn(t, y, x run, row) for its runs.
+  void run_streamed() {
+    const Index per_kv = p.heads / p.kv_heads;
+    const TileGrid tiles{band.queries, cut.tile};
+    const int count = static_cast<int>(tiles.count());
+    auto* tile = static_cast<QueryTile*>(static_cast<void*>(m.tiles));
+    Box all{{{0, 0}, {0, 0}, {0, 0}}};
+    for (int i = 0; i < count; ++i) {
+      new (tile + i) QueryTile(band.grid, tiles.box(i), order);
+      all = i == 0 ? tile[i].hull : span(all, tile[i].hull);
+    }
+    for (Index kv = band.head_begin; kv < band.head_end; ++kv)
+      for (Index h = kv * per_kv; h < (kv + 1) * per_kv; ++h) {
+        for (int i = 0; i < count; ++i) {
+          TileState s = state(i);
+          begin(s, tile[i], LaneOffsets(band, tile[i], seq[Role::kQuery]), h);
+          m.started[i] = false;
+        }
+        const auto attend_all = [&](const auto& see) HWY_ATTR {
+          for (int i = 0; i < count; ++i) {
+            m.chunks[0].clear();
+            see(tile[i], m.chunks[0]);
+            TileState s = state(i);
+            s.started = m.started[i];
+            attend(s, m.chunks[0], m.keys, m.values);
+            m.started[i] = s.started;
+          }
+        };
+        RowBlocks blocks(all, std::min(cut.chunk_keys, kMaxRows));
+        RowBlock& block = *m.block;
+        while (blocks.next(block)) {
+          for (int i = 0; i < block.runs; ++i) {
+            const RowRun& run = block.run[i];
+            Index token[kMaxRank];
+            token_at(run.token, band.dilation, band.residue, token);
+            pack_tokens(seq[Role::kKey], band.batch, token, band.dilation[2], run.count, p.head_dim, kv,
+                        kv + 1, m.keys, m.k_pitch, 0, run.start);
+            pack_tokens(seq[Role::kValue], band.batch, token, band.dilation[2], run.count, p.value_dim, kv,
+                        kv + 1, m.values, m.v_pitch, 0, run.start);
+          }
+          attend_all([&](const QueryTile& own, Chunk& chunk) {
+            for (int i = 0; i < block.runs; ++i) {
+              const RowRun& run = block.run[i];
+              const Interval x = intersect(own.hull.axis[2], {run.token[2], run.token[2] + run.count});
+              if (x.empty() || !own.hull.axis[0].contains(run.token[0]) ||
+                  !own.hull.axis[1].contains(run.token[1]))
+                continue;
+              chunk.see(own, run.token[0], run.token[1], x,
+                        run.start + static_cast<int>(x.begin - run.token[2]));
+            }
+          });
+        }
+        const Index origin[kMaxRank] = {0, 0, 0};
+        for (Index first = 0; first < p.additional; first += cut.chunk_keys) {
+          const Index n = min_of(p.additional - first, cut.chunk_keys), token[kMaxRank] = {0, 0, first};
+          (void)origin;
+          pack_tokens(seq[Role::kAdditionalKey], band.batch, token, 1, n, p.head_dim, kv, kv + 1, m.keys,
+                      m.k_pitch, 0, 0);
+          pack_tokens(seq[Role::kAdditionalValue], band.batch, token, 1, n, p.value_dim, kv, kv + 1, m.values,
+                      m.v_pitch, 0, 0);
+          attend_all(
+              [&](const QueryTile&, Chunk& chunk) { chunk.see_additional(kL, 0, static_cast<int>(n)); });
+        }
+        for (int i = 0; i < count; ++i) {
+          TileState s = state(i);
+          s.started = m.started[i];
+          finish(s, tile[i], LaneOffsets(band, tile[i], seq[Role::kOut]),
+                 LaneOffsets(band, tile[i], seq[Role::kLse]), h);
+        }
+      }
+  }
+};
+
+template <int kL>
+void tuned_forward(const Band& band, std::byte* memory) {
+  Forward<kL> f(band, memory);
+  if (band.cut->streamed) f.run_streamed();
+  else f.run_banded();
+}
+
+}  // namespace nearfield::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target guard

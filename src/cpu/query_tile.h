@@ -1,0 +1,189 @@
+// Copyright 2026 The nearfield authors.
+// SPDX-License-Identifier: Apache-2.0
+//
+// A query tile of the tuned kernels: a small box of queries that ride in SIMD lanes, and the keys that
+// they see, as runs of packed rows in chunks that fit the L1 cache.
+//
+// Lanes are in groups of four that lie close together (2x2, 1x4, ...): S = Q K^T is formed for every lane
+// and every key of the tile's hull, but P V runs per group over the group's own, smaller hull.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "nearfield/plan.h"
+
+namespace nearfield::cpu {
+
+inline constexpr int kMostLanes = 32;                    // queries of a tile
+inline constexpr int kPack = 4;                          // queries of a group
+inline constexpr int kMostPacks = kMostLanes / kPack;    // groups of a tile
+inline constexpr int kChunkKeys = 256, kChunkRuns = 64;  // the most of a chunk
+inline constexpr int kTable = 64;                        // longest hull with a table of masks
+
+// Which token of the tile's box each lane holds.
+struct LaneOrder {
+  int lanes = 0;
+  signed char at[kMostLanes][kMaxRank];
+
+  // tile, pack: extents; pack divides tile, the volume of pack is kPack or all of the tile.
+  LaneOrder(const TileShape& tile, const TileShape& pack) {
+    const auto extent = [](const TileShape& s, int a) {
+      return static_cast<int>(s[static_cast<std::size_t>(a)]);
+    };
+    const auto each = [](int t, int y, int x, const auto& fn) {
+      for (int i = 0; i < t; ++i)
+        for (int j = 0; j < y; ++j)
+          for (int k = 0; k < x; ++k) fn(i, j, k);
+    };
+    const int pt = extent(pack, 0), py = extent(pack, 1), px = extent(pack, 2);
+    each(extent(tile, 0) / pt, extent(tile, 1) / py, extent(tile, 2) / px, [&](int t, int y, int x) {
+      each(pt, py, px, [&](int i, int j, int k) {
+        at[lanes][0] = static_cast<signed char>(t * pt + i);
+        at[lanes][1] = static_cast<signed char>(y * py + j);
+        at[lanes++][2] = static_cast<signed char>(x * px + k);
+      });
+    });
+  }
+};
+
+class QueryTile {
+ public:
+  Box hull, core;                     // keys that some query sees, and that all of them see
+  Box pack_hull[kMostPacks];          // of each group; empty where it has no query
+  bool live[kMostLanes];              // lanes that hold a query
+  Index coord[kMostLanes][kMaxRank];  // of each live lane, in the undilated grid
+
+  // box: not empty, at most one tile.
+  QueryTile(const Grid& grid, const Box& box, const LaneOrder& order) : lanes_(order.lanes) {
+    Interval sees[kMaxRank][kMostLanes];
+    for (int a = 0; a < kMaxRank; ++a) {
+      const Interval run = box.axis[a];
+      for (Index i = run.begin; i < run.end; ++i) sees[a][i - run.begin] = visible(grid.axis[a], i);
+      hull.axis[a] = {sees[a][0].begin, sees[a][run.size() - 1].end};
+      core.axis[a] = {sees[a][run.size() - 1].begin, sees[a][0].end};
+    }
+    for (int l = 0; l < lanes_; ++l) {
+      live[l] = true;
+      for (int a = 0; a < kMaxRank; ++a) live[l] = live[l] && order.at[l][a] < box.axis[a].size();
+      Box& of_pack = pack_hull[l / kPack];
+      if (l % kPack == 0) of_pack = Box{{{0, 0}, {0, 0}, {0, 0}}};
+      for (int a = 0; a < kMaxRank; ++a) {
+        const Interval s = live[l] ? sees[a][order.at[l][a]] : Interval{0, 0};
+        coord[l][a] = box.axis[a].begin + order.at[l][a];
+        begin_[a][l] = static_cast<std::int32_t>(s.begin - hull.axis[a].begin);
+        end_[a][l] = static_cast<std::int32_t>(s.end - hull.axis[a].begin);
+        if (!live[l]) begin_[a][l] = end_[a][l] = 0;
+        else if (of_pack.axis[a].empty()) of_pack.axis[a] = s;
+        else of_pack.axis[a] = {min_of(of_pack.axis[a].begin, s.begin), max_of(of_pack.axis[a].end, s.end)};
+      }
+    }
+    for (int a = 0; a < kMaxRank; ++a)
+      if (tabled(a)) fill(a, 0, static_cast<int>(hull.axis[a].size()), table_[a]);
+  }
+
+  int lanes() const { return lanes_; }
+
+  // Lanes that see coordinate `key` of the axis, a bit each.
+  std::uint32_t lanes_that_see(int axis, Index key) const {
+    std::uint32_t mask;
+    if (tabled(axis)) return table_[axis][key - hull.axis[axis].begin];
+    fill(axis, static_cast<int>(key - hull.axis[axis].begin), 1, &mask);
+    return mask;
+  }
+  // The same for the keys of a run along the last axis.
+  void lanes_that_see(Interval keys, std::uint32_t* masks) const {
+    const int first = static_cast<int>(keys.begin - hull.axis[2].begin), n = static_cast<int>(keys.size());
+    if (tabled(2)) std::copy(table_[2] + first, table_[2] + first + n, masks);
+    else fill(2, first, n, masks);
+  }
+
+ private:
+  int lanes_;
+  std::int32_t begin_[kMaxRank][kMostLanes], end_[kMaxRank][kMostLanes];  // from the hull's begin on
+  std::uint32_t table_[kMaxRank][kTable];
+
+  bool tabled(int axis) const { return hull.axis[axis].size() <= kTable; }
+
+  // A lane's bit is toggled where its interval begins and ends: masks are the running sum.
+  void fill(int axis, int first, int n, std::uint32_t* masks) const {
+    std::fill(masks, masks + n, 0u);
+    for (int l = 0; l < lanes_; ++l) {
+      const int b = std::max(begin_[axis][l] - first, 0), e = std::min(end_[axis][l] - first, n);
+      if (b >= e) continue;
+      masks[b] ^= 1u << l;
+      if (e < n) masks[e] ^= 1u << l;
+    }
+    for (int i = 1; i < n; ++i) masks[i] ^= masks[i - 1];
+  }
+};
+
+// Keys that follow each other in packed memory and along the last axis.
+struct PackedRun {
+  std::int32_t row = 0;    // the first, in packed memory
+  std::int32_t at = 0;     // its number in the chunk
+  std::int32_t count = 0;  // keys
+  bool full = false;       // every live lane sees every key: no masks
+};
+
+struct Span {
+  std::int32_t row = 0, at = 0, count = 0;
+};
+
+// Some of the keys that a tile sees. Its arrays of keys are numbered from 0.
+struct Chunk {
+  int keys = 0, runs = 0;
+  bool additional = false;  // the rows are those of the additional keys
+  PackedRun run[kChunkRuns];
+  std::uint32_t mask[kChunkKeys];  // lanes that see a key; not set in full runs
+  int spans[kMostPacks];           // what each group sees
+  Span span[kMostPacks][kChunkRuns];
+
+  void clear() {
+    keys = runs = 0;
+    additional = false;
+    std::fill(spans, spans + kMostPacks, 0);
+  }
+  bool room_for(int more, int most_keys) const { return keys + more <= most_keys && runs < kChunkRuns; }
+
+  // Keys x of row (t, y), packed from `row` on; inside the tile's hull, and there is room.
+  void see(const QueryTile& tile, Index t, Index y, Interval x, int row) {
+    const int n = static_cast<int>(x.size());
+    PackedRun r{
+        row, keys, n,
+        tile.core.axis[0].contains(t) && tile.core.axis[1].contains(y) && tile.core.axis[2].contains(x)};
+    if (!r.full) {
+      const std::uint32_t lanes = tile.lanes_that_see(0, t) & tile.lanes_that_see(1, y);
+      if (lanes == 0) return;
+      tile.lanes_that_see(x, mask + keys);
+      for (int i = 0; i < n; ++i) mask[keys + i] &= lanes;
+    }
+    run[runs++] = r;
+    keys += n;
+    for (int g = 0; g < tile.lanes() / kPack; ++g) {
+      const Box& own = tile.pack_hull[g];
+      if (!own.axis[0].contains(t) || !own.axis[1].contains(y)) continue;
+      const Interval seen = intersect(own.axis[2], x);
+      if (seen.empty()) continue;
+      const int skip = static_cast<int>(seen.begin - x.begin);
+      add_span(g, {row + skip, r.at + skip, static_cast<std::int32_t>(seen.size())});
+    }
+  }
+
+  // n additional keys from `row` on: every lane sees them.
+  void see_additional(int lanes, int row, int n) {
+    additional = true;
+    run[runs++] = {row, keys, n, true};
+    for (int g = 0; g < lanes / kPack; ++g) add_span(g, {row, keys, n});
+    keys += n;
+  }
+
+ private:
+  void add_span(int g, Span s) {
+    Span* last = spans[g] > 0 ? &span[g][spans[g] - 1] : nullptr;
+    if (last && last->row + last->count == s.row && last->at + last->count == s.at) last->count += s.count;
+    else span[g][spans[g]++] = s;
+  }
+};
+
+}  // namespace nearfield::cpu
