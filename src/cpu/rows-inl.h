@@ -9,6 +9,7 @@
 #define NEARFIELD_CPU_ROWS_INL_H_
 #endif
 
+#include "cpu/convert-inl.h"
 #include "cpu/kernel.h"
 #include "cpu/micro-inl.h"
 #include "cpu/scratch.h"
@@ -23,36 +24,35 @@ inline void token_at(const Index* coord, const Index* dilation, const Index* res
   for (int a = 0; a < kMaxRank; ++a) token[a] = residue[a] + coord[a] * dilation[a];
 }
 
+// Calls fn(pointer) with element `at` as what it is, where the channels lie next to each other and fn takes
+// such pointers: T, or 16-bit floats widened to float. False if it does not.
+template <class T, class Fn>
+HWY_INLINE bool with_element(const GridView& v, Index at, const Fn& fn) {
+  if (v.channel != 1) return false;
+  constexpr DType kOwn = sizeof(T) == 8 ? DType::kFloat64 : DType::kFloat32;
+  if (v.dtype == kOwn) return fn(static_cast<T*>(v.data) + at), true;
+  if constexpr (sizeof(T) == 4) {
+    if (v.dtype == DType::kBFloat16) return fn(static_cast<BFloat16Bits*>(v.data) + at), true;
+    if (v.dtype == DType::kFloat16) return fn(static_cast<Float16Bits*>(v.data) + at), true;
+  }
+  return false;
+}
+
 // n channels from element `at` on, zeros up to pitch_of(n). Returns x * 0 summed over the row:
 // 0 if every channel is finite, else NaN.
 template <class T>
 HWY_INLINE Vector<T> load_row(const GridView& v, Index at, Index n, T* HWY_RESTRICT row) {
   const Tag<T> d;
-  const Vector<T> zero = hn::Zero(d);
-  Vector<T> check = zero;
-  Index c = 0;
-  constexpr DType kOwn = sizeof(T) == 8 ? DType::kFloat64 : DType::kFloat32;
-  if (v.dtype == kOwn && v.channel == 1) {
-    const T* from = static_cast<const T*>(v.data) + at;
-    for (; c + kWidth<T> <= n; c += kWidth<T>) {
-      const Vector<T> x = hn::LoadU(d, from + c);
-      check = hn::MulAdd(x, zero, check);
-      hn::Store(x, d, row + c);
-    }
-  }
-  const Index tail = c, pitch = static_cast<Index>(pitch_of<T>(n));
-  for (Index i = c; i < pitch; i += kWidth<T>) hn::Store(zero, d, row + i);
-  if (c == n) return check;
-  if (v.dtype == DType::kBFloat16 && v.channel == 1) {
-    const auto* from = static_cast<const std::uint16_t*>(v.data) + at;
-    for (; c < n; ++c) row[c] = static_cast<T>(bfloat16_to_float(from[c]));
-  } else if (v.dtype == DType::kFloat16 && v.channel == 1) {
-    const auto* from = static_cast<const Float16*>(v.data) + at;
-    for (; c < n; ++c) row[c] = static_cast<T>(from[c]);
-  } else {
-    for (; c < n; ++c) row[c] = static_cast<T>(load_element(v.data, v.dtype, at + c * v.channel));
-  }
-  for (Index i = tail; i < n; i += kWidth<T>) check = hn::MulAdd(hn::Load(d, row + i), zero, check);
+  const std::size_t pitch = pitch_of<T>(n);
+  Vector<T> check = hn::Zero(d);
+  if (with_element<T>(v, at, [&](const auto* from) HWY_ATTR {
+        check = widen_row(d, from, static_cast<std::size_t>(n), row, pitch);
+      }))
+    return check;
+  std::fill(row + n, row + pitch, T{0});
+  for (Index c = 0; c < n; ++c) row[c] = static_cast<T>(load_element(v.data, v.dtype, at + c * v.channel));
+  for (std::size_t c = 0; c < pitch; c += kWidth<T>)
+    check = hn::MulAdd(hn::Load(d, row + c), hn::Zero(d), check);
   return check;
 }
 
@@ -141,19 +141,15 @@ void lane_deltas(const TileJob& job, const LaneTile& tile, Index head, const T* 
 template <class T>
 void store_lanes(const TileJob& job, const LaneTile& tile, const GridView& view, Index head, Index channels,
                  const T* HWY_RESTRICT acc, std::size_t pitch) {
-  constexpr DType kOwn = sizeof(T) == 8 ? DType::kFloat64 : DType::kFloat32;
+  const Tag<T> d;
   for (int l = 0; l < tile.count; ++l) {
     const Index at = lane_at(job, tile, view, l, head);
     const T* row = acc + static_cast<std::size_t>(l) * pitch;
-    if (view.dtype == kOwn && view.channel == 1) {
-      std::copy(row, row + channels, static_cast<T*>(view.data) + at);
-    } else if (view.dtype == DType::kBFloat16 && view.channel == 1) {
-      auto* to = static_cast<std::uint16_t*>(view.data) + at;
-      for (Index c = 0; c < channels; ++c) to[c] = float_to_bfloat16(static_cast<float>(row[c]));
-    } else {
-      for (Index c = 0; c < channels; ++c)
-        store_element(view.data, view.dtype, at + c * view.channel, static_cast<double>(row[c]));
-    }
+    if (with_element<T>(
+            view, at, [&](auto* to) HWY_ATTR { narrow_row(d, row, static_cast<std::size_t>(channels), to); }))
+      continue;
+    for (Index c = 0; c < channels; ++c)
+      store_element(view.data, view.dtype, at + c * view.channel, static_cast<double>(row[c]));
   }
 }
 

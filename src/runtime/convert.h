@@ -18,6 +18,14 @@ using Float16 = __fp16;
 using Float16 = _Float16;
 #endif
 
+// What a pointer to 16-bit floats points to, where their bits are wanted.
+struct BFloat16Bits {
+  std::uint16_t bits;
+};
+struct Float16Bits {
+  std::uint16_t bits;
+};
+
 inline float bfloat16_to_float(std::uint16_t bits) {
   return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
 }
