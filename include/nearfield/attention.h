@@ -57,6 +57,7 @@ struct Options {
   double dropout = 0.0;                         // probability that a weight is dropped ...
   std::int64_t seed = 0;                        // ... by these random numbers
   TensorView lse;                               // written if present
+  bool bf16_arithmetic = false;                 // allowed for bf16 inputs: problem.h, Precision
   PlanOptions plan;
   Executor* executor = nullptr;  // null: a process-wide pool
 };

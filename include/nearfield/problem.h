@@ -32,7 +32,9 @@ namespace nearfield {
 enum class Operation : int { kNeighborhood, kAttention };
 enum class Direction : int { kForward, kBackward };
 enum class CausalType : int { kNone, kTopLeft, kBottomRight, kDontCare };
-enum class Precision : int { kFull, kTF32, kBF16 };  // arithmetic that changes bits, opt-in
+// Arithmetic that changes bits, opt-in: a permission, of which a backend makes use where it can. bf16: the
+// products of bf16 inputs take bf16 factors (the weights are rounded to bf16) and are summed in float32.
+enum class Precision : int { kFull, kTF32, kBF16 };
 
 // The tensors of a call, in the order in which the string names their strides.
 enum class Role : int {

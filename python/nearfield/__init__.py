@@ -8,6 +8,7 @@ from . import compat, varlen
 from ._core import explain, info
 from .functional import (
     CausalType,
+    allow_bf16_arithmetic,
     allow_nondeterministic,
     attention,
     merge_attentions,
@@ -30,6 +31,7 @@ __all__ = [
     "NeighborhoodAttention1D",
     "NeighborhoodAttention2D",
     "NeighborhoodAttention3D",
+    "allow_bf16_arithmetic",
     "allow_nondeterministic",
     "apply_rope",
     "attention",

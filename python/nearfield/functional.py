@@ -13,7 +13,7 @@ Transformer (CVPR 2023); Generalized Neighborhood Attention (2025) for `stride`.
 from __future__ import annotations
 
 from ._dense import CausalType, attention
-from ._flags import allow_nondeterministic
+from ._flags import allow_bf16_arithmetic, allow_nondeterministic
 from ._merge import merge_attentions
 from ._multi_dimensional import (
     multi_dimensional_attention,
@@ -24,6 +24,7 @@ from ._neighborhood import na1d, na2d, na3d
 
 __all__ = [
     "CausalType",
+    "allow_bf16_arithmetic",
     "allow_nondeterministic",
     "attention",
     "merge_attentions",

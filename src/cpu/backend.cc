@@ -6,6 +6,7 @@
 #include "cpu/general.h"
 #include "cpu/kernel.h"
 #include "cpu/tuned.h"
+#include "plan/bf16_note.h"
 #include "plan/unserved.h"
 
 namespace nearfield {
@@ -53,6 +54,8 @@ class Cpu final : public Backend {
     } else {
       cpu::plan_tuned(p, options, plan);
     }
+    const std::string bf16 = bf16_note(p, "its kernels multiply in float32");
+    if (!bf16.empty()) plan.note += (plan.note.empty() ? "" : "; ") + bf16;
     return plan;
   }
 

@@ -95,6 +95,7 @@ void fill(Request& r, Tensors& tensors, const TensorView& q, const TensorView& k
   r.bias = info_of(options.bias);
   r.dropout = options.dropout;
   r.scale = options.scale;
+  if (options.bf16_arithmetic) r.precision = Precision::kBF16;
 }
 
 void plan_and_run(const Request& r, const Tensors& tensors, const Options& options) {

@@ -14,7 +14,7 @@ namespace nearfield {
 inline std::optional<std::string> unserved(const Problem& p) {
   if (p.offsets)
     return "offsets known only on the device need a device backend; pass offsets that the host can read";
-  if (p.precision != Precision::kFull) return "it has no kernels of reduced precision; leave out prec";
+  if (p.precision == Precision::kTF32) return "it has no TF32 kernels; leave out prec";
   return std::nullopt;
 }
 

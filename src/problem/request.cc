@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "problem/message.h"
+#include "runtime/environment.h"
 
 namespace nearfield {
 namespace {
@@ -325,6 +326,13 @@ void resolve_dont_care(const Request& r, Problem& p) {
   p.causal_type = CausalType::kTopLeft;
 }
 
+// bf16 arithmetic is allowed by the call or by the environment, and means nothing but to bf16 inputs.
+Precision precision_of(const Request& r, DType dtype) {
+  static const bool always = environment_switch("NEARFIELD_BF16_ARITHMETIC");
+  const Precision precision = always ? Precision::kBF16 : r.precision;
+  return precision == Precision::kBF16 && dtype != DType::kBFloat16 ? Precision::kFull : precision;
+}
+
 }  // namespace
 
 void check_lengths(std::string_view op, std::string_view name, std::span<const Index> lengths, Index total,
@@ -390,7 +398,7 @@ Problem make_problem(const Request& r) {
   p.dropout = r.dropout;
   p.nondeterministic = r.nondeterministic;
   p.bias = r.bias.present;
-  p.precision = r.precision;
+  p.precision = precision_of(r, p.dtype);
   p.lse = r.direction == Direction::kBackward ? r.grad_lse.present : r.lse_wanted;
   if (r.varlen && p.batch != 1)
     refuse(r.op, "batch " + to_string(p.batch) + " with varlen", "batch 1",

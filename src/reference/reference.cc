@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "plan/grid_view.h"
+#include "plan/bf16_note.h"
 #include "plan/unserved.h"
 #include "runtime/convert.h"
 #include "runtime/philox.h"
@@ -263,10 +264,11 @@ class Reference final : public Backend {
     return unserved(p);
   }
 
-  Plan plan(const Problem&, const PlanOptions&) const override {
+  Plan plan(const Problem& p, const PlanOptions&) const override {
     Plan plan;
     plan.backend = name();
     plan.kernel = "plain loops, float64 inside";
+    plan.note = bf16_note(p, "it multiplies in float64");
     return plan;
   }
 

@@ -4,12 +4,21 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <stdexcept>
 
 namespace nearfield {
 
 std::string environment(const char* name) {
   const char* value = std::getenv(name);
   return value ? value : "";
+}
+
+bool environment_switch(const char* name) {
+  const std::string value = environment(name);
+  if (value != "" && value != "0" && value != "1")
+    throw std::invalid_argument("[nearfield] got " + std::string(name) + "=" + value +
+                                ", expected 0 or 1; unset it for 0");
+  return value == "1";
 }
 
 bool verbose(std::string_view topic) {

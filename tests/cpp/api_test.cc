@@ -30,6 +30,7 @@ Views views_of(Case& c) {
   views.options.scale = c.problem().scale;
   views.options.dropout = c.problem().dropout;
   views.options.seed = c.seed();
+  views.options.bf16_arithmetic = c.problem().precision == Precision::kBF16;
   return views;
 }
 
@@ -66,7 +67,7 @@ TEST(Api, ConveniencesForwardAndBackward) {
   for (const char* text :
        {"na:fwd:f32:b2h4kv2d16v8:30:k7:s2:d3:c1:lse",
         "na:fwd:f32:b1h2kv2d24:9x8:k3x5:s1x2:d2x1:c01:add=4:lse:scale=0.3",
-        "na:fwd:bf16:b1h2kv1d8:5x6x7:k3x3x3:c100:lse", "att:fwd:f64:b2h2kv1d8:13,20:cbr:lse",
+        "na:fwd:bf16:b1h2kv1d8:5x6x7:k3x3x3:c100:prec=bf16:lse", "att:fwd:f64:b2h2kv1d8:13,20:cbr:lse",
         "att:fwd:f32:b2h2kv1d8:20,13:ctl:add=3:lse", "att:fwd:f16:b1h3kv3d20:13,13:lse",
         "na:fwd:f32:b2h2kv1d8:30:k7:d3:c1:bias:drop=0.3:lse",
         "na:fwd:f16:b1h2kv1d8:5x6x7:k3x3x3:c100:add=2:bias:lse",
@@ -304,6 +305,11 @@ TEST(Api, ExplainNamesEveryBackendWithItsReason) {
        {"na:fwd:f32:b1h8kv8d32:64x64:k7x7", "cuda_sm90", "cuda_sm80", "cpu", "reference", "waste"})
     EXPECT_NE(text.find(word), std::string::npos) << text;
   EXPECT_NE(explain("na:fwd:f32:b1h1kv1d8:9:k3:bias").find("bias"), std::string::npos);
+  EXPECT_EQ(explain("na:fwd:bf16:b1h1kv1d8:9:k3").find("bf16 arithmetic"), std::string::npos);
+  for (const char* problem : {"na:fwd:bf16:b1h1kv1d8:9:k3:prec=bf16", "att:bwd:f32:b1h1kv1d8:9,9:prec=bf16"})
+    for (const char* backend : {"@cpu", "@reference"})
+      EXPECT_NE(explain(std::string(problem) + backend).find("bf16 arithmetic"), std::string::npos)
+          << problem << backend;
   EXPECT_NE(explain("na:fwd:f32:b1h1kv1d8:9:k3", Device::kCuda).find("cpu"), std::string::npos);
   const Call call = parse_call("na:fwd:f32:b1h1kv1d64:64x64:k7x7@cpu,q4x8,kv1x16");
   EXPECT_EQ(call.options.backend, "cpu");

@@ -251,6 +251,16 @@ TEST(Conformance, Nondeterministic) {
               "att:fwd:bf16:b1h2kv1d16:5,9+70,3+33,34:cbr:nondet:lse"});
 }
 
+// The permission to multiply in bf16, of use or not.
+TEST(Conformance, Bf16Arithmetic) {
+  expect_all({"na:fwd:bf16:b2h4kv2d16:19x21:k7x5:d1x2:add=5:bias:prec=bf16:lse",
+              "na:fwd:bf16:b1h2kv1d40v24:6x7x8:k3x3x5:c100:prec=bf16",
+              "att:fwd:bf16:b1h2kv1d64:5,9+70,3+33,34+90,150:cbr:prec=bf16:lse",
+              "att:fwd:bf16:b1h2kv2d32:70,130:drop=0.3:prec=bf16:lse",
+              "att:fwd:f16:b1h2kv1d16:20,9:cbr:prec=bf16", "na:fwd:f32:b1h1kv1d8:9:k3:prec=bf16",
+              "na:fwd:f64:b1h1kv1d8:9:k3:prec=bf16"});
+}
+
 // The backward pass without a gradient of lse, and the forward pass without lse.
 TEST(Conformance, WithoutLse) {
   expect_all({"na:fwd:f32:b1h2kv1d16:20:k5", "att:fwd:bf16:b1h2kv1d16:20,9:cbr",
@@ -274,7 +284,6 @@ TEST(Conformance, WhatIsNotServedIsRefusedWithAReason) {
     const char *text, *word;
   };
   for (const Refused& r : {Refused{"na:fwd:f32:b1h1kv1d8:9:k3:prec=tf32", "prec"},
-                           Refused{"na:fwd:f32:b1h1kv1d8:9:k3:prec=bf16", "prec"},
                            Refused{"att:fwd:f32:b1h1kv1d8:var=1,2,3,4,5", "offsets"}})
     for (std::string backend : {"", "reference", "cpu", "cuda_sm80", "cuda_sm90"}) {
       PlanOptions options;

@@ -172,6 +172,7 @@ Problem random_runnable_problem(Rng& rng) {
     p.direction = rng.pick({Direction::kForward, Direction::kBackward});  // whose tensors have strides
     add_strides(rng, p);
   }
+  if (rng.chance(20)) p.precision = Precision::kBF16;
   return p;
 }
 

@@ -186,6 +186,20 @@ TEST(Request, Bias) {
   refused(r, [](Request& x) { x.bias.device = "cuda:0"; }, {"bias", "cuda:0"});
 }
 
+// The permission to multiply in bf16 means nothing to other dtypes, and is no part of their problems.
+TEST(Request, Bf16Arithmetic) {
+  for (const char* dtype : {"bfloat16", "float32", "float16", "float64"}) {
+    Request r = image();
+    for (TensorInfo* t : {&r.query, &r.key, &r.value}) t->dtype = dtype;
+    r.precision = Precision::kBF16;
+    const bool bf16 = std::string(dtype) == "bfloat16";
+    EXPECT_EQ(make_problem(r).precision, bf16 ? Precision::kBF16 : Precision::kFull) << dtype;
+    EXPECT_EQ(to_string(make_problem(r)).ends_with(":prec=bf16"), bf16) << dtype;
+    r.precision = Precision::kFull;
+    EXPECT_EQ(make_problem(r).precision, Precision::kFull) << dtype;
+  }
+}
+
 TEST(Request, EmptyIsLegalWhereTheSpecificationSaysSo) {
   Request r = image();
   r.query.size[0] = r.key.size[0] = r.value.size[0] = 0;

@@ -338,6 +338,18 @@ void laws() {
     check(AllowNondeterministic::allowed(), "nondeterminism allowed");
   }
   check(!AllowNondeterministic::allowed(), "and forbidden again");
+  {
+    const AllowBf16Arithmetic outer;
+    {
+      const AllowBf16Arithmetic inner;
+      check(AllowBf16Arithmetic::allowed() && !AllowNondeterministic::allowed(), "bf16 arithmetic allowed");
+    }
+    check(AllowBf16Arithmetic::allowed(), "and still");
+    const Tensor x = at::randn({1, 9, 2, 8}).to(at::kBFloat16).set_requires_grad(true);
+    na1d(x, x, x, 3).sum().backward();
+    check(x.grad().defined() && x.grad().isfinite().all().item<bool>(), "a step with bf16 arithmetic");
+  }
+  check(!AllowBf16Arithmetic::allowed(), "and bf16 arithmetic forbidden again");
 }
 
 // Outputs, and gradients of sum(results_i * cotangent_i) for every floating input.

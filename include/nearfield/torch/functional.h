@@ -128,7 +128,7 @@ inline CallPointer new_call(Function function, const std::optional<double>& scal
   call->function = function;
   call->scale = scale;
   call->backend = backend_number(call->op(), backend);
-  call->flags = AllowNondeterministic::allowed() ? 1 : 0;
+  call->flags = (AllowNondeterministic::allowed() ? 1 : 0) + (AllowBf16Arithmetic::allowed() ? 4 : 0);
   return call;
 }
 

@@ -31,22 +31,36 @@ extern "C" const char* nf_torch_check_lengths(const char* op, const char* name, 
 
 namespace nearfield {
 
-// While one lives, backends may use faster kernels that add in varying order, so that results differ in
-// the last bits from run to run. PyTorch's deterministic algorithms overrule it. Process-wide.
-class AllowNondeterministic {
+namespace torch_detail {
+
+// A permission to every call that is made while one lives, process-wide.
+template <class Kind>
+class Permission {
  public:
-  AllowNondeterministic() { ++living(); }
-  ~AllowNondeterministic() { --living(); }
-  AllowNondeterministic(const AllowNondeterministic&) = delete;
-  AllowNondeterministic& operator=(const AllowNondeterministic&) = delete;
+  Permission() { ++living(); }
+  ~Permission() { --living(); }
+  Permission(const Permission&) = delete;
+  Permission& operator=(const Permission&) = delete;
 
-  static bool allowed() { return living() > 0 && !at::globalContext().deterministicAlgorithms(); }
-
- private:
+ protected:
   static std::atomic<int>& living() {
     static std::atomic<int> count{0};
     return count;
   }
+};
+
+}  // namespace torch_detail
+
+// While one lives, backends may use faster kernels that add in varying order, so that results differ in
+// the last bits from run to run. PyTorch's deterministic algorithms overrule it.
+struct AllowNondeterministic : torch_detail::Permission<AllowNondeterministic> {
+  static bool allowed() { return living() > 0 && !at::globalContext().deterministicAlgorithms(); }
+};
+
+// While one lives, bfloat16 tensors may be multiplied as bf16 numbers, the softmax's weights rounded to
+// bf16, and summed in float32, where the processor has an instruction for it. Still deterministic.
+struct AllowBf16Arithmetic : torch_detail::Permission<AllowBf16Arithmetic> {
+  static bool allowed() { return living() > 0; }
 };
 
 namespace torch_detail {
