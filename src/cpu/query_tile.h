@@ -120,10 +120,11 @@ class QueryTile {
 
 // Keys that follow each other in packed memory and along the last axis.
 struct PackedRun {
-  std::int32_t row = 0;    // the first, in packed memory
-  std::int32_t at = 0;     // its number in the chunk
-  std::int32_t count = 0;  // keys
-  bool full = false;       // every live lane sees every key: no masks
+  std::int32_t row = 0;     // the first, in packed memory
+  std::int32_t at = 0;      // its number in the chunk
+  std::int32_t count = 0;   // keys
+  bool full = false;        // every live lane sees every key: no masks
+  std::uint32_t packs = 0;  // groups that see some of them, a bit each
 };
 
 struct Span {
@@ -158,7 +159,6 @@ struct Chunk {
       tile.lanes_that_see(x, mask + keys);
       for (int i = 0; i < n; ++i) mask[keys + i] &= lanes;
     }
-    run[runs++] = r;
     keys += n;
     for (int g = 0; g < tile.lanes() / kPack; ++g) {
       const Box& own = tile.pack_hull[g];
@@ -167,13 +167,15 @@ struct Chunk {
       if (seen.empty()) continue;
       const int skip = static_cast<int>(seen.begin - x.begin);
       add_span(g, {row + skip, r.at + skip, static_cast<std::int32_t>(seen.size())});
+      r.packs |= 1u << g;
     }
+    run[runs++] = r;
   }
 
   // n additional keys from `row` on: every lane sees them.
   void see_additional(int lanes, int row, int n) {
     additional = true;
-    run[runs++] = {row, keys, n, true};
+    run[runs++] = {row, keys, n, true, (1u << lanes / kPack) - 1};
     for (int g = 0; g < lanes / kPack; ++g) add_span(g, {row, keys, n});
     keys += n;
   }

@@ -28,6 +28,15 @@ using Floats = hn::Vec<FloatTag>;
 using LaneMask = hn::Mask<FloatTag>;
 inline constexpr int kFloats = kWidth<float>;
 
+// g++ 12 keeps an array of more than a dozen vectors on the stack unless the loops that begin and end its life,
+// outermost in their function, are unrolled early.
+#undef NF_UNROLL
+#if HWY_COMPILER_GCC_ACTUAL
+#define NF_UNROLL _Pragma("GCC unroll 32")
+#else
+#define NF_UNROLL
+#endif
+
 // Lanes [first, first + kFloats) of a tile's mask.
 HWY_INLINE LaneMask lane_mask(std::uint32_t bits, int first) {
 #if HWY_TARGET == HWY_AVX3
@@ -60,6 +69,7 @@ HWY_INLINE void score_tile(const float* HWY_RESTRICT keys, std::size_t pitch,
   const FloatTag d;
   const std::size_t step = kPitch ? kPitch : pitch;
   Floats acc[J][V];
+  NF_UNROLL
   for (int j = 0; j < J; ++j)
     for (int v = 0; v < V; ++v) acc[j][v] = hn::Zero(d);
   for (std::size_t c = 0; c < depth; ++c) {
@@ -76,10 +86,12 @@ HWY_INLINE void score_tile(const float* HWY_RESTRICT keys, std::size_t pitch,
   }
   if (masks) {
     const Floats nothing = hn::Set(d, -std::numeric_limits<float>::infinity());
+    NF_UNROLL
     for (int j = 0; j < J; ++j)
       for (int v = 0; v < V; ++v)
         acc[j][v] = hn::IfThenElse(lane_mask(masks[j], first_lane + v * kFloats), acc[j][v], nothing);
   }
+  NF_UNROLL
   for (int j = 0; j < J; ++j)
     for (int v = 0; v < V; ++v) {
       hn::Store(acc[j][v], d, scores + j * kL + v * kFloats);
@@ -169,6 +181,7 @@ HWY_INLINE void weigh_tile(const Span* HWY_RESTRICT span, int spans, const float
                            float* HWY_RESTRICT out, std::size_t out_pitch) {
   const FloatTag d;
   Floats acc[kPack][C];
+  NF_UNROLL
   for (int l = 0; l < kPack; ++l)
     for (int v = 0; v < C; ++v)
       acc[l][v] =
@@ -189,6 +202,7 @@ HWY_INLINE void weigh_tile(const Span* HWY_RESTRICT span, int spans, const float
       }
     }
   }
+  NF_UNROLL
   for (int l = 0; l < kPack; ++l)
     for (int v = 0; v < C; ++v)
       hn::Store(acc[l][v], d, out + static_cast<std::size_t>(l) * out_pitch + v * kFloats);
