@@ -100,7 +100,7 @@ struct Forward {
     if (chunk.runs == 0) return;
     float* old = m.factor;
     std::copy(t.max, t.max + kL, old);
-    score(chunk, k, m.k_pitch, t.queries, static_cast<std::size_t>(p.head_dim), m.scores, t.max);
+    score(chunk, true, k, m.k_pitch, t.queries, static_cast<std::size_t>(p.head_dim), m.scores, t.max);
     const bool grew = exponentiate<kL>(chunk.keys, m.scores, old, t.max, t.sum, m.factor + kL);
     if (t.started && grew) scale_rows(t.out, kL, m.v_pitch, p.value_dim, m.factor + kL);
     if (t.started) weigh_chunk<false>(chunk, m.scores, kL, v, m.v_pitch, p.value_dim, t.out);
@@ -127,86 +127,22 @@ struct Forward {
       if (tile.live[l]) static_cast<float*>(view.data)[lse_at.at[l] + head * view.head] = lse[l];
   }
 
-  // Packs the keys whose coordinate on the ring's axis is in `fresh`; `keys`: those of the whole band.
-  void pack_slots(Interval fresh, const Box& keys) {
-    const int r = cut.ring_axis;
-    Box box = keys;
-    box.axis[r] = fresh;
-    for (Index t = box.axis[0].begin; t < box.axis[0].end; ++t)
-      for (Index y = box.axis[1].begin; y < box.axis[1].end; ++y)
-        for (Interval x = box.axis[2]; !x.empty();) {
-          const Index row = packed_row(keys, t, y, x.begin);
-          const Interval run{x.begin, min_of(x.end, x.begin + run_limit(x.begin))};
-          const Index coord[kMaxRank] = {t, y, x.begin};
-          Index token[kMaxRank];
-          token_at(coord, band.dilation, band.residue, token);
-          pack_tokens(seq[Role::kKey], band.batch, token, band.dilation[2], run.size(), p.head_dim,
-                      band.head_begin, band.head_end, m.keys, m.k_pitch, m.rows, row);
-          pack_tokens(seq[Role::kValue], band.batch, token, band.dilation[2], run.size(), p.value_dim,
-                      band.head_begin, band.head_end, m.values, m.v_pitch, m.rows, row);
-          x.begin = run.end;
-        }
-  }
-
-  Index packed_row(const Box& keys, Index t, Index y, Index x) const {
-    const Index width = keys.axis[2].size(), height = keys.axis[1].size();
-    if (cut.ring_axis == 2) return x % cut.slots;
-    if (cut.ring_axis == 1) return y % cut.slots * width + x - keys.axis[2].begin;
-    return (t % cut.slots * height + y - keys.axis[1].begin) * width + x - keys.axis[2].begin;
-  }
-  // Keys from x on that follow each other in packed memory.
-  Index run_limit(Index x) const { return cut.ring_axis == 2 ? cut.slots - x % cut.slots : kNoLimit; }
-  static constexpr Index kNoLimit = Index{1} << 40;
-
-  // The tile's keys as chunks of the ring. Returns their number.
-  int look(const QueryTile& tile, const Box& keys) {
-    int n = 0;
-    m.chunks[0].clear();
-    const Box& hull = tile.hull;
-    if (!hull.empty())
-      for (Index t = hull.axis[0].begin; t < hull.axis[0].end; ++t)
-        for (Index y = hull.axis[1].begin; y < hull.axis[1].end; ++y)
-          for (Interval x = hull.axis[2]; !x.empty();) {
-            const Index most = min_of(run_limit(x.begin), cut.chunk_keys);
-            const Interval run{x.begin, min_of(x.end, x.begin + most)};
-            if (!m.chunks[n].room_for(static_cast<int>(run.size()), cut.chunk_keys)) m.chunks[++n].clear();
-            m.chunks[n].see(tile, t, y, run, static_cast<int>(packed_row(keys, t, y, x.begin)));
-            x.begin = run.end;
-          }
-    for (Index s = 0; s < p.additional; s += cut.chunk_keys) {
-      if (m.chunks[n].runs > 0) ++n;
-      m.chunks[n].clear();
-      m.chunks[n].see_additional(kL, static_cast<int>(s),
-                                 static_cast<int>(min_of(p.additional - s, cut.chunk_keys)));
-    }
-    return m.chunks[n].runs > 0 ? n + 1 : n;
-  }
-
-  void pack_additional() {
-    const Index token[kMaxRank] = {0, 0, 0};
-    if (p.additional == 0) return;
-    pack_tokens(seq[Role::kAdditionalKey], band.batch, token, 1, p.additional, p.head_dim, band.head_begin,
-                band.head_end, m.more_keys, m.k_pitch, static_cast<std::size_t>(p.additional), 0);
-    pack_tokens(seq[Role::kAdditionalValue], band.batch, token, 1, p.additional, p.value_dim, band.head_begin,
-                band.head_end, m.more_values, m.v_pitch, static_cast<std::size_t>(p.additional), 0);
-  }
-
   void run_banded() {
     const Index per_kv = p.heads / p.kv_heads;
     const int r = cut.ring_axis;
     Box keys = hull(band.grid, band.queries);
-    pack_additional();
+    pack_additional_keys(band, m);
     Index packed_to = keys.axis[r].begin;
     for (Index s = band.queries.axis[r].begin; s < band.queries.axis[r].end; s += cut.step) {
       Box step = band.queries;
       step.axis[r] = {s, min_of(s + cut.step, band.queries.axis[r].end)};
       const Interval needed = hull(band.grid.axis[r], step.axis[r]);
-      if (!keys.empty()) pack_slots({max_of(packed_to, needed.begin), needed.end}, keys);
+      pack_ring_slots(band, m, {max_of(packed_to, needed.begin), needed.end}, keys);
       packed_to = max_of(packed_to, needed.end);
       const TileGrid tiles{step, cut.tile};
       for (Index i = 0; i < tiles.count(); ++i) {
         const QueryTile tile(band.grid, tiles.box(i), order);
-        const int chunks = look(tile, keys);
+        const int chunks = look_into_ring(band, m, tile, keys);
         const LaneOffsets q_at(band, tile, seq[Role::kQuery]), out_at(band, tile, seq[Role::kOut]),
             lse_at(band, tile, seq[Role::kLse]);
         TileState one = state(0);

@@ -9,7 +9,7 @@
 #define NEARFIELD_CPU_PACK_INL_H_
 #endif
 
-#include "cpu/band.h"
+#include "cpu/ring.h"
 #include "cpu/rows-inl.h"
 #include "cpu/score-inl.h"
 
@@ -54,9 +54,40 @@ inline void pack_tokens(const GridView& view, Index batch, const Index* token, I
   }
 }
 
+// Packs the keys whose coordinate on the ring's axis is in `fresh`; keys: those of the whole band.
+inline void pack_ring_slots(const Band& band, const BandScratch& m, Interval fresh, const Box& keys) {
+  const Cut& cut = *band.cut;
+  const Sequence& seq = *band.sequence;
+  Box box = keys;
+  box.axis[cut.ring_axis] = fresh;
+  Ring{cut.ring_axis, cut.slots}.for_each_run(
+      keys, box, Index{1} << 40, [&](Index t, Index y, Interval x, Index row) HWY_ATTR {
+        const Index coord[kMaxRank] = {t, y, x.begin};
+        Index token[kMaxRank];
+        token_at(coord, band.dilation, band.residue, token);
+        pack_tokens(seq[Role::kKey], band.batch, token, band.dilation[2], x.size(), band.problem->head_dim,
+                    band.head_begin, band.head_end, m.keys, m.k_pitch, m.rows, row);
+        pack_tokens(seq[Role::kValue], band.batch, token, band.dilation[2], x.size(), band.problem->value_dim,
+                    band.head_begin, band.head_end, m.values, m.v_pitch, m.rows, row);
+      });
+}
+
+inline void pack_additional_keys(const Band& band, const BandScratch& m) {
+  const Problem& p = *band.problem;
+  const Sequence& seq = *band.sequence;
+  const Index token[kMaxRank] = {0, 0, 0};
+  if (p.additional == 0) return;
+  const auto rows = static_cast<std::size_t>(p.additional);
+  pack_tokens(seq[Role::kAdditionalKey], band.batch, token, 1, p.additional, p.head_dim, band.head_begin,
+              band.head_end, m.more_keys, m.k_pitch, rows, 0);
+  pack_tokens(seq[Role::kAdditionalValue], band.batch, token, 1, p.additional, p.value_dim, band.head_begin,
+              band.head_end, m.more_values, m.v_pitch, rows, 0);
+}
+
 // Element indices of head 0 of a tile's lanes.
 struct LaneOffsets {
   Index at[kMostLanes];
+  LaneOffsets() = default;
   LaneOffsets(const Band& band, const QueryTile& tile, const GridView& view) {
     for (int l = 0; l < tile.lanes(); ++l) {
       at[l] = 0;
@@ -113,6 +144,19 @@ void pack_lanes(const GridView& view, const QueryTile& tile, const LaneOffsets& 
     for (; c + 4 <= channels; c += 4) transpose4(from, c, by, to + c * kL + l, kL);
     for (; c < channels; ++c)
       for (int i = 0; i < 4; ++i) to[c * kL + l + i] = from[i][c] * by;
+  }
+}
+
+// rows [kL][pitch] transposed to [channels][kL].
+template <int kL>
+void transpose_rows(const float* rows, std::size_t pitch, Index channels, float* HWY_RESTRICT to) {
+  for (int l = 0; l < kL; l += 4) {
+    const float* from[4];
+    for (int i = 0; i < 4; ++i) from[i] = rows + static_cast<std::size_t>(l + i) * pitch;
+    Index c = 0;
+    for (; c + 4 <= channels; c += 4) transpose4(from, c, 1.0f, to + c * kL + l, kL);
+    for (; c < channels; ++c)
+      for (int i = 0; i < 4; ++i) to[c * kL + l + i] = from[i][c];
   }
 }
 

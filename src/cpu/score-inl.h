@@ -145,22 +145,22 @@ HWY_NOINLINE void score_run(const float* keys, std::size_t pitch, int count, con
   for (int v = 0; v < V; ++v) hn::Store(max[v], d, max_out + v * kFloats);
 }
 
-// S of a chunk for all lanes. keys: the rows that the chunk numbers. max [kL] is raised.
+// S of a chunk for all lanes, -inf where masked if asked for. keys: the rows that the chunk numbers. max [kL] is raised.
 template <int kL, int kPitch>
-void score_chunk(const Chunk& chunk, const float* keys, std::size_t pitch, const float* queries,
+void score_chunk(const Chunk& chunk, bool masked, const float* keys, std::size_t pitch, const float* queries,
                  std::size_t depth, float* scores, float* max) {
   constexpr int V = kTileVectors<kL>;
   for (int i = 0; i < chunk.runs; ++i) {
     const PackedRun& r = chunk.run[i];
     for (int l = 0; l < kL; l += V * kFloats)
       score_run<V, kL, kPitch>(keys + static_cast<std::size_t>(r.row) * pitch, pitch, r.count, queries + l,
-                               depth, r.full ? nullptr : chunk.mask + r.at, l, scores + r.at * kL + l,
-                               max + l);
+                               depth, r.full || !masked ? nullptr : chunk.mask + r.at, l,
+                               scores + r.at * kL + l, max + l);
   }
 }
 
 template <int kL>
-using ScoreChunk = void (*)(const Chunk&, const float*, std::size_t, const float*, std::size_t, float*,
+using ScoreChunk = void (*)(const Chunk&, bool, const float*, std::size_t, const float*, std::size_t, float*,
                             float*);
 
 template <int kL>
