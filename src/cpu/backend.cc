@@ -61,7 +61,8 @@ class Cpu final : public Backend {
 
   void run(const Problem& p, const Plan& plan, const Tensors& tensors, Executor& executor,
            std::byte* workspace) const override {
-    (plan.own ? cpu::run_tuned : cpu::run_general)(p, plan, tensors, executor, workspace);
+    if (plan.own) cpu::run_tuned(p, plan, tensors, executor, workspace);
+    else cpu::run_general(p, plan, tensors, executor, workspace);
   }
 };
 

@@ -11,7 +11,8 @@ constexpr Index kValueBytes = 24576;        // V of a chunk: with P and O it sta
 constexpr Index kRingBytes = 3 << 20;       // of a task, if there is a choice
 constexpr Index kMostRingBytes = 48 << 20;  // beyond it streams
 constexpr Index kContiguous = 512;          // bytes of a token read at once, if there is a choice
-constexpr Index kMacroQueries = 512;
+constexpr Index kMacroQueries = 512, kBackwardMacroQueries = 256;
+constexpr Index kMostBands = 8;  // backward, along the ring's axis
 
 // The most keys that `length` consecutive queries of a dilation group span, any group.
 Index widest_hull(const Axis& axis, Index length) {
@@ -53,7 +54,7 @@ TileShape full_tile(const Grid& grid, Index lanes) {
 
 }  // namespace
 
-std::optional<Cut> cut_forward(const Problem& p, const Grid& grid, const Kind& kind) {
+std::optional<Cut> cut_sequence(const Problem& p, const Grid& grid, const Kind& kind) {
   const int lanes = kind.lanes;
   Cut cut;
   cut.name = kind.name;
@@ -63,8 +64,10 @@ std::optional<Cut> cut_forward(const Problem& p, const Grid& grid, const Kind& k
   cut.pack = best_pack(grid, cut.tile);
   const auto k_pitch = static_cast<Index>(packed_pitch(p.head_dim)),
              v_pitch = static_cast<Index>(packed_pitch(p.value_dim));
-  const Index row_bytes = (k_pitch + v_pitch) * 4;
-  cut.chunk_keys = static_cast<int>(clamp(kValueBytes / (v_pitch * 4) / 16 * 16, 32, kChunkKeys));
+  const bool backward = p.direction == Direction::kBackward;
+  const Index row_bytes = (k_pitch + v_pitch) * (backward ? 8 : 4),
+              value_bytes = kValueBytes / (backward ? 2 : 1);
+  cut.chunk_keys = static_cast<int>(clamp(value_bytes / (v_pitch * 4) / 16 * 16, 32, kChunkKeys));
 
   Index extent[kMaxRank], tile_hull[kMaxRank];
   for (int a = 0; a < kMaxRank; ++a) {
@@ -81,6 +84,14 @@ std::optional<Cut> cut_forward(const Problem& p, const Grid& grid, const Kind& k
   cut.step = r == 2 ? ceil_div(256, lanes) * lanes : cut.tile[at(r)];
   cut.slots = max_of(widest_hull(grid.axis[r], min_of(cut.step, extent[r])), 1);
   for (int a = 0; a < kMaxRank; ++a) cut.band[at(a)] = ceil_div(extent[a], cut.tile[at(a)]) * cut.tile[at(a)];
+  if (backward) {
+    // As few bands as keep a handful of tasks: bands share the keys that both see, and each packs them.
+    const Index reach = widest_hull(grid.axis[r], 1) - 1;
+    const bool dense = 2 * reach >= extent[r];
+    const Index bands = dense ? clamp(kMostBands / p.kv_heads, 1, max_of(extent[r] / (r == 2 ? 256 : 4), 1))
+                              : clamp(extent[r] / max_of(4 * reach, 1), 1, kMostBands);
+    cut.band[at(r)] = ceil_div(ceil_div(extent[r], bands), cut.step) * cut.step;
+  }
   cut.heads = p.kv_heads;
   const auto measure = [&] {
     cut.rows_per_slot = 1;
@@ -103,7 +114,7 @@ std::optional<Cut> cut_forward(const Problem& p, const Grid& grid, const Kind& k
     cut.heads = ceil_div(cut.heads, 2);
     return true;
   };
-  while (measure() > kRingBytes &&
+  while (measure() > kRingBytes * (backward ? 2 : 1) &&
          (halve_band(false) || halve_heads(kContiguous) || halve_band(true) || halve_heads(0))) {}
   const Index runs = tile_hull[0] * tile_hull[1] * (ceil_div(tile_hull[2], cut.chunk_keys) + 1);
   cut.chunks = 2 * ceil_div(tile_keys, cut.chunk_keys) + runs / kChunkRuns + 3 +
@@ -115,11 +126,17 @@ std::optional<Cut> cut_forward(const Problem& p, const Grid& grid, const Kind& k
 
   cut.heads = 1;
   cut.chunk_keys = std::min(cut.chunk_keys, kMaxRows);
-  const TileShape macro = best_tile(grid, TileSide::kQueries, kMacroQueries);
-  for (int a = 0; a < kMaxRank; ++a) cut.macro[at(a)] = max_of(macro[at(a)], cut.tile[at(a)]);
+  const TileShape macro =
+      best_tile(grid, TileSide::kQueries, backward ? kBackwardMacroQueries : kMacroQueries);
+  for (int a = 0; a < kMaxRank; ++a) {
+    cut.macro[at(a)] = max_of(macro[at(a)], cut.tile[at(a)]);
+    cut.band[at(a)] = ceil_div(cut.band[at(a)], cut.macro[at(a)]) * cut.macro[at(a)];
+  }
   return cut;
 }
 
-std::size_t forward_scratch(const Problem& p, const Cut& cut) { return BandScratch(p, cut, nullptr).bytes; }
+std::size_t band_scratch_bytes(const Problem& p, const Cut& cut) {
+  return BandScratch(p, cut, nullptr).bytes;
+}
 
 }  // namespace nearfield::cpu

@@ -16,6 +16,7 @@
 #include <optional>
 
 #include "cpu/query_tile.h"
+#include "cpu/share.h"
 #include "plan/grid_view.h"
 #include "plan/tiles.h"
 
@@ -32,11 +33,11 @@ struct Cut {
   Index step = 1;           // queries of a step along the ring's axis
   Index slots = 0;          // key coordinates in the ring
   Index rows_per_slot = 1;  // packed rows of a slot, at most
-  TileShape band{1, 1, 1};  // queries of a task
+  TileShape band{1, 1, 1};  // queries of a task; forward a task may be shorter along the ring's axis
   Index heads = 1;          // key/value heads of a task
   Index chunks = 0;         // of a tile, at most; additional keys included
   // Streamed.
-  TileShape macro{1, 1, 1};  // queries of a task
+  TileShape macro{1, 1, 1};  // queries that use packed keys before the next ones are; forward, of a task
 };
 
 struct Band {
@@ -48,6 +49,10 @@ struct Band {
   Index batch = 0;
   Box queries;                         // of the task
   Index head_begin = 0, head_end = 0;  // key/value heads
+  // Backward.
+  Share share;  // the keys that other bands see too
+  float* shared =
+      nullptr;  // their dK and dV, [shared keys, then additional keys][kv_heads][head_dim + value_dim]
 };
 
 // One way to run a sequence: `b16` and `b32` are banded, `m16` and `m32` streamed, with tiles of 16 or 32 queries.
@@ -60,9 +65,9 @@ inline constexpr Kind kKinds[] = {
     {"b16", 16, false}, {"b32", 32, false}, {"m16", 16, true}, {"m32", 32, true}};
 
 // The cut of one sequence; a function of the sequence alone, not of the batch. Nothing if its ring would be too large.
-std::optional<Cut> cut_forward(const Problem& problem, const Grid& grid, const Kind& kind);
+std::optional<Cut> cut_sequence(const Problem& problem, const Grid& grid, const Kind& kind);
 
 // Bytes of scratch memory that a task needs, alignment 64.
-std::size_t forward_scratch(const Problem& problem, const Cut& cut);
+std::size_t band_scratch_bytes(const Problem& problem, const Cut& cut);
 
 }  // namespace nearfield::cpu

@@ -24,6 +24,10 @@ struct BandScratch {
   std::size_t queries_size, out_size;
   float *queries, *out, *max, *sum;  // of each tile in flight
   bool* started;
+  // Backward: dK and dV beside the packed keys, rows of Q and dO, dO transposed, dS.
+  float *grad_keys, *grad_values, *more_grad_keys, *more_grad_values;
+  std::size_t grads_size;
+  float *query_rows, *grad_rows, *grads_t, *grads;
   float *scores, *factor, *line;
   Chunk* chunks;
   QueryTile* tiles;
@@ -51,7 +55,18 @@ struct BandScratch {
     take(more_keys, more * k_pitch);
     take(more_values, more * v_pitch);
     queries_size = static_cast<std::size_t>(p.head_dim) * lanes;
-    out_size = lanes * v_pitch;
+    const bool backward = p.direction == Direction::kBackward;
+    const std::size_t kept = backward ? heads * rows : 0, more_kept = backward ? more : 0;
+    out_size = lanes * (backward ? k_pitch : v_pitch);
+    grads_size = static_cast<std::size_t>(p.value_dim) * lanes;
+    take(grad_keys, kept * k_pitch);
+    take(grad_values, kept * v_pitch);
+    take(more_grad_keys, more_kept * k_pitch);
+    take(more_grad_values, more_kept * v_pitch);
+    take(query_rows, backward ? in_flight * lanes * k_pitch : 0);
+    take(grad_rows, backward ? in_flight * lanes * v_pitch : 0);
+    take(grads_t, backward ? in_flight * grads_size : 0);
+    take(grads, backward ? static_cast<std::size_t>(kChunkKeys) * lanes : 0);
     take(queries, in_flight * queries_size);
     take(out, in_flight * out_size);
     take(max, in_flight * lanes);

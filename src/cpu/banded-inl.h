@@ -61,6 +61,17 @@ inline void scale_rows(float* HWY_RESTRICT rows, int count, std::size_t pitch, I
   }
 }
 
+// What a tile sees of a block of rows that are packed from 0 on.
+inline void see_block(const QueryTile& tile, const RowBlock& block, Chunk& chunk) {
+  for (int i = 0; i < block.runs; ++i) {
+    const RowRun& run = block.run[i];
+    const Interval x = intersect(tile.hull.axis[2], {run.token[2], run.token[2] + run.count});
+    if (x.empty() || !tile.hull.axis[0].contains(run.token[0]) || !tile.hull.axis[1].contains(run.token[1]))
+      continue;
+    chunk.see(tile, run.token[0], run.token[1], x, run.start + static_cast<int>(x.begin - run.token[2]));
+  }
+}
+
 // What a tile carries from chunk to chunk.
 struct TileState {
   float* queries;    // [head_dim][kL]
@@ -204,17 +215,7 @@ struct Forward {
             pack_tokens(seq[Role::kValue], band.batch, token, band.dilation[2], run.count, p.value_dim, kv,
                         kv + 1, m.values, m.v_pitch, 0, run.start);
           }
-          attend_all([&](const QueryTile& own, Chunk& chunk) {
-            for (int i = 0; i < block.runs; ++i) {
-              const RowRun& run = block.run[i];
-              const Interval x = intersect(own.hull.axis[2], {run.token[2], run.token[2] + run.count});
-              if (x.empty() || !own.hull.axis[0].contains(run.token[0]) ||
-                  !own.hull.axis[1].contains(run.token[1]))
-                continue;
-              chunk.see(own, run.token[0], run.token[1], x,
-                        run.start + static_cast<int>(x.begin - run.token[2]));
-            }
-          });
+          attend_all([&](const QueryTile& own, Chunk& chunk) { see_block(own, block, chunk); });
         }
         const Index origin[kMaxRank] = {0, 0, 0};
         for (Index first = 0; first < p.additional; first += cut.chunk_keys) {

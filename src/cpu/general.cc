@@ -132,7 +132,8 @@ void run_bias_bands(const Problem& p, const Pass& pass, const BiasBands& bias, c
 // Runs one kernel over all strips, batch entries and heads.
 void run_passes(const Problem& p, const std::vector<Pass>& passes, Index heads, const TileJob& common,
                 const std::vector<GridView>& deltas, void (*kernel)(const TileJob&, std::byte*),
-                Executor& executor, std::byte* scratch, std::size_t scratch_bytes) {
+                Executor& executor, std::byte* scratch, std::size_t scratch_bytes,
+                const std::vector<char>* only) {
   std::vector<Index> before;
   Index strips = 0;
   for (const Pass& pass : passes) {
@@ -149,6 +150,7 @@ void run_passes(const Problem& p, const std::vector<Pass>& passes, Index heads, 
     // The last pass that begins at or before the strip is the one with strips in it.
     const auto i =
         static_cast<std::size_t>(std::upper_bound(before.begin(), before.end(), strip) - before.begin() - 1);
+    if (only && !(*only)[static_cast<std::size_t>(passes[i].sequence->number * p.batch + job.batch)]) return;
     passes[i].set_strip(strip - before[i], job);
     if (!deltas.empty()) job.delta = deltas[static_cast<std::size_t>(passes[i].sequence->number)];
     kernel(job, scratch + static_cast<std::size_t>(worker) * scratch_bytes);
@@ -212,7 +214,7 @@ void plan_general(const Problem& p, const PlanOptions& options, Plan& plan) {
 }
 
 void run_general(const Problem& p, const Plan& plan, const Tensors& tensors, Executor& executor,
-                 std::byte* workspace) {
+                 std::byte* workspace, const std::vector<char>* only) {
   const bool backward = p.direction == Direction::kBackward;
   const Kernels& of_dtype = kernels(p.dtype);
   const std::vector<Sequence> list = sequences_of(p, tensors);
@@ -241,11 +243,12 @@ void run_general(const Problem& p, const Plan& plan, const Tensors& tensors, Exe
                    scratch, plan.private_bytes);
   } else {
     run_passes(p, over_queries, p.heads, common, deltas,
-               backward ? of_dtype.query_gradient : of_dtype.forward, executor, scratch, plan.private_bytes);
+               backward ? of_dtype.query_gradient : of_dtype.forward, executor, scratch, plan.private_bytes,
+               only);
   }
   if (backward)
     run_passes(p, over_keys, p.kv_heads, common, deltas, of_dtype.key_gradient, executor, scratch,
-               plan.private_bytes);
+               plan.private_bytes, only);
   fill_tails(p, tensors);
 }
 }  // namespace nearfield::cpu

@@ -13,7 +13,8 @@ inline std::size_t aligned(std::size_t bytes) { return rounded(bytes, kAlignment
 
 // Sets kernel, tiles, waste and memory of the plan.
 void plan_general(const Problem& problem, const PlanOptions& options, Plan& plan);
+// only: nothing, or for each sequence and batch entry whether to run it.
 void run_general(const Problem& problem, const Plan& plan, const Tensors& tensors, Executor& executor,
-                 std::byte* workspace);
+                 std::byte* workspace, const std::vector<char>* only = nullptr);
 
 }  // namespace nearfield::cpu

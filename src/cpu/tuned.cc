@@ -12,13 +12,14 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
-#include "cpu/banded-inl.h"
+#include "cpu/banded_backward-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace nearfield::cpu::HWY_NAMESPACE {
 
 const char* const kTunedTarget = NF_TARGET_NAME;
-const TunedKernels kTuned = {&tuned_forward<16>, &tuned_forward<32>};
+const TunedKernels kTuned = {&tuned_forward<16>, &tuned_forward<32>, &tuned_backward<16>, &tuned_backward<32>,
+                             &add_bands};
 
 }  // namespace nearfield::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

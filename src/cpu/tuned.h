@@ -11,9 +11,24 @@
 
 namespace nearfield::cpu {
 
+// dK and dV of the keys that more than one band sees, or none: sums over the bands, in ascending order.
+struct SharedSums {
+  const Problem* problem = nullptr;
+  const Sequence* sequence = nullptr;
+  const GroupBands* bands = nullptr;
+  Index dilation[kMaxRank] = {1, 1, 1};
+  Index batch = 0;
+  const float* shared = nullptr;  // of the group's first band
+  Box keys;                       // of the task
+};
+
 struct TunedKernels {
   void (*forward16)(const Band& band, std::byte* scratch);  // tiles of 16 queries
   void (*forward32)(const Band& band, std::byte* scratch);
+  // dQ of a band, and dK and dV of its own keys. False if something was not finite.
+  bool (*backward16)(const Band& band, std::byte* scratch);
+  bool (*backward32)(const Band& band, std::byte* scratch);
+  bool (*add_bands)(const SharedSums& job);
 };
 
 // Those of the target that kernels() of kernel.h chose.

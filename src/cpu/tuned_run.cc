@@ -6,17 +6,11 @@
 
 #include "cpu/general.h"
 #include "cpu/kernel.h"
+#include "cpu/own_plan.h"
 #include "cpu/tuned.h"
 
 namespace nearfield::cpu {
 namespace {
-
-struct OwnPlan {
-  std::vector<Cut> cuts;  // one per sequence, or one if they are all alike
-  const Cut& of(Index sequence) const {
-    return cuts[cuts.size() == 1 ? 0 : static_cast<std::size_t>(sequence)];
-  }
-};
 
 // The bands of one sequence: [batch][dilation group][head group][band].
 struct Bands {
@@ -81,7 +75,7 @@ Cut best_cut(const Problem& p, const Grid& grid, const std::string& asked) {
   std::optional<Cut> best;
   for (const Kind& kind : kKinds) {
     if (!asked.empty() && asked != kind.name) continue;
-    const std::optional<Cut> cut = cut_forward(p, grid, kind);
+    const std::optional<Cut> cut = cut_sequence(p, grid, kind);
     if (cut && !best) best = cut;
   }
   return *best;
@@ -99,9 +93,8 @@ std::optional<std::string> tuned_refusal(const Problem& p, const PlanOptions& op
     }
     if (!asked) return "there is none of this name; there are " + names;
     for (Index i = 0; i < sequences(p); ++i)
-      if (!cut_forward(p, grid_of(p, i), *asked)) return "the keys of a band do not fit its memory";
+      if (!cut_sequence(p, grid_of(p, i), *asked)) return "the keys of a band do not fit its memory";
   }
-  if (p.direction == Direction::kBackward) return "the tuned kernels run forward";
   if (p.dtype == DType::kFloat64) return "float64 takes the general path";
   if (p.bias) return "a bias takes the general path";
   if (p.dropout > 0) return "dropout takes the general path";
@@ -120,20 +113,32 @@ void plan_tuned(const Problem& p, const PlanOptions& options, Plan& plan) {
     plan.key_tiles.push_back({1, 1, cut.chunk_keys});
     computed += computed_pairs(grid, TileSide::kQueries, cut.tile, cut.lanes) +
                 static_cast<double>(p.additional) * static_cast<double>(query_tokens(p, i));
-    plan.private_bytes = std::max(plan.private_bytes, aligned(forward_scratch(p, cut)));
+    plan.private_bytes = std::max(plan.private_bytes, aligned(band_scratch_bytes(p, cut)));
   }
   const double useful = visible_pairs(p);
   plan.waste = useful > 0 ? computed * static_cast<double>(p.batch) / useful : 1.0;
   plan.kernel = std::string(own->cuts.empty() ? "b16" : own->cuts[0].name) + ", " + targets()[0];
   plan.shared_bytes = kAlignment;
+  if (p.direction == Direction::kBackward) {
+    const std::size_t entry = shared_bytes_per_entry(p, *own);
+    plan_general(p, options, own->general);
+    plan.shared_bytes += aligned(entry * static_cast<std::size_t>(entries_at_once(p, entry)));
+    plan.private_bytes = std::max(plan.private_bytes, own->general.private_bytes);
+    plan.shared_bytes = std::max(plan.shared_bytes, own->general.shared_bytes);
+  }
   plan.own = std::move(own);
 }
 
 void run_tuned(const Problem& p, const Plan& plan, const Tensors& tensors, Executor& executor,
                std::byte* workspace) {
   const auto& own = *static_cast<const OwnPlan*>(plan.own.get());
+  auto* base = reinterpret_cast<std::byte*>(aligned(reinterpret_cast<std::size_t>(workspace)));
+  std::byte* scratch = base + (plan.shared_bytes - kAlignment);
+  if (p.direction == Direction::kBackward) {
+    run_tuned_backward(p, plan, own, tensors, executor, base, scratch);
+    return;
+  }
   const std::vector<Sequence> list = sequences_of(p, tensors);
-  auto* scratch = reinterpret_cast<std::byte*>(aligned(reinterpret_cast<std::size_t>(workspace)));
   std::vector<Bands> bands;
   std::vector<Index> before;
   Index tasks = 0;
