@@ -33,8 +33,11 @@ missing_packages() {
   if [ ! -x "$python" ]; then
     ${PYTHON:-python3} -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
   fi
-  if [ -n "${CI:-}" ]; then  # elsewhere the layout check is left out without it
+  if [ -n "${CI:-}" ]; then  # elsewhere the layout check and the tests on Arm are left out without these
     command -v clang-format-14 >/dev/null || echo clang-format-14
+    command -v aarch64-linux-gnu-g++ >/dev/null || echo g++-aarch64-linux-gnu
+    command -v qemu-aarch64 >/dev/null || echo qemu-user
+    [ -d /usr/src/googletest ] || echo googletest
   fi
 }
 
