@@ -39,14 +39,13 @@ inline constexpr int kVectors = kLanes / kWidth<T>;  // vectors per lane tile
 
 inline constexpr bool kManyRegisters = HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_NEON;
 
-// Keeps x in a register: g++ otherwise folds its load into every FMA that uses it.
+// x, kept in a register: g++ otherwise folds its load into every FMA that uses it.
 template <class V>
-HWY_INLINE void pin(V& x) {
+HWY_INLINE V pinned(V x) {
 #if HWY_TARGET == HWY_AVX3 && HWY_COMPILER_GCC_ACTUAL
   asm volatile("" : "+v"(x.raw));
-#else
-  (void)x;
 #endif
+  return x;
 }
 
 // S of J rows and V vectors of lanes, starting at vector v0.
@@ -59,10 +58,7 @@ HWY_INLINE void dot_tile(const T* HWY_RESTRICT rows, std::size_t pitch, const T*
     for (int v = 0; v < V; ++v) acc[j][v] = hn::Zero(d);
   for (std::size_t c = 0; c < depth; ++c) {
     Vector<T> q[V];
-    for (int v = 0; v < V; ++v) {
-      q[v] = hn::Load(d, lanes + c * kLanes + v * kWidth<T>);
-      pin(q[v]);
-    }
+    for (int v = 0; v < V; ++v) q[v] = pinned(hn::Load(d, lanes + c * kLanes + v * kWidth<T>));
     for (int j = 0; j < J; ++j) {
       const Vector<T> k = hn::Set(d, rows[static_cast<std::size_t>(j) * pitch + c]);
       for (int v = 0; v < V; ++v) acc[j][v] = hn::MulAdd(k, q[v], acc[j][v]);
@@ -103,10 +99,7 @@ HWY_INLINE void accumulate_tile(const Sight<T>& sight, int group, const T* HWY_R
     for (int j = s.start + s.group_begin[group]; j < end; ++j) {
       const T* row = rows + static_cast<std::size_t>(j) * pitch;
       Vector<T> x[V];
-      for (int v = 0; v < V; ++v) {
-        x[v] = hn::Load(d, row + v * kWidth<T>);
-        pin(x[v]);
-      }
+      for (int v = 0; v < V; ++v) x[v] = pinned(hn::Load(d, row + v * kWidth<T>));
       for (int l = 0; l < kLaneGroup; ++l) {
         const Vector<T> w = hn::Set(d, weights[j * kLanes + l]);
         for (int v = 0; v < V; ++v) acc[l][v] = hn::MulAdd(w, x[v], acc[l][v]);

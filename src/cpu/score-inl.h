@@ -7,7 +7,7 @@
 //   weigh   O[lane][c] += sum_key P[key][lane] V[key][c], four lanes at a time
 //
 // Rows are packed and their pitch is known at compile time, so that one pointer reaches all keys of a
-// register tile. Operands used by more than one FMA are pinned in registers (see pin()).
+// register tile. Operands used by more than one FMA are pinned in registers (see pinned()).
 //
 // Included once per target: no include guard of the usual kind.
 #if defined(NEARFIELD_CPU_SCORE_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -59,6 +59,7 @@ inline constexpr int kTileKeys = kPitch == 0                ? 4
                                  : HWY_TARGET == HWY_AVX3   ? (kTileVectors<kL> == 1 ? 16 : 12)
                                  : kTileVectors<kL> == 1    ? 12
                                  : HWY_TARGET == HWY_SCALAR ? 2
+                                 : HWY_TARGET == HWY_NEON   ? 5
                                                             : 6;
 
 // S of J keys and V vectors of lanes. masks: of the keys, or null where all lanes see all.
@@ -74,13 +75,10 @@ HWY_INLINE void score_tile(const float* HWY_RESTRICT keys, std::size_t pitch,
     for (int v = 0; v < V; ++v) acc[j][v] = hn::Zero(d);
   for (std::size_t c = 0; c < depth; ++c) {
     Floats q[V];
-    for (int v = 0; v < V; ++v) {
-      q[v] = hn::Load(d, queries + c * kL + v * kFloats);
-      pin(q[v]);
-    }
+    for (int v = 0; v < V; ++v) q[v] = pinned(hn::Load(d, queries + c * kL + v * kFloats));
     for (int j = 0; j < J; ++j) {
       Floats k = hn::Set(d, keys[static_cast<std::size_t>(j) * step + c]);
-      if (V > 1) pin(k);
+      if (V > 1) k = pinned(k);
       for (int v = 0; v < V; ++v) acc[j][v] = hn::MulAdd(k, q[v], acc[j][v]);
     }
   }
@@ -191,13 +189,10 @@ HWY_INLINE void weigh_tile(const Span* HWY_RESTRICT span, int spans, const float
     const float* HWY_RESTRICT p = weights + span[i].at * lanes;
     for (int n = span[i].count; n > 0; --n, row += pitch, p += lanes) {
       Floats x[C];
-      for (int v = 0; v < C; ++v) {
-        x[v] = hn::Load(d, row + v * kFloats);
-        pin(x[v]);
-      }
+      for (int v = 0; v < C; ++v) x[v] = pinned(hn::Load(d, row + v * kFloats));
       for (int l = 0; l < kPack; ++l) {
         Floats w = hn::Set(d, p[l]);
-        if (C > 1) pin(w);
+        if (C > 1) w = pinned(w);
         for (int v = 0; v < C; ++v) acc[l][v] = hn::MulAdd(w, x[v], acc[l][v]);
       }
     }

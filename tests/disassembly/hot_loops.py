@@ -9,7 +9,7 @@ vectors (FMAs). In every hot loop of the library:
 
     spills     no vector is loaded from or stored to the stack: the register tile fits the registers
     reloads    no FMA reads memory that the loop has loaded before: a value that feeds several is loaded once.
-               g++ 12 may fold the load into each of them; pin() of src/cpu/micro-inl.h stops it
+               g++ 12 may fold the load into each of them; pinned() of src/cpu/micro-inl.h stops it
     folded     no FMA reads a whole vector from memory, whatever its address; broadcasts ({1to16}) and
                constants (those of exp) may
 
@@ -22,8 +22,8 @@ To add a kernel, add a row; one line is enough:
 
     symbol   a regular expression, searched in the demangled names. Code that is inlined has no name of its
              own: name the function that it ends up in, or mark it HWY_NOINLINE
-    fmas     the FMAs of the largest hot loop of each such function are at least these: rows x vectors of the
-             tile, times the unrolling
+    fmas     the FMAs of the largest hot loop of each such function, lambdas inside it included, are at least
+             these: rows x vectors of the tile, times the unrolling
     spills, reloads, folded
              how many are allowed in a hot loop of these functions (default 0); say why in the row
     scalars  how many scalars, pointers mostly, a loop may fetch from the stack (default: any number, for they
@@ -56,13 +56,23 @@ class Kernel:
 X86_64 = [
     Kernel(r"N_AVX3::dot_rows<", fmas=16),
     Kernel(r"N_AVX3::accumulate_rows<", fmas=16),
+    Kernel(r"N_AVX3::score_run<1, 16, \d\d+>", fmas=16),
+    Kernel(r"N_AVX3::score_run<2, 32, \d\d+>", fmas=24),
+    Kernel(r"N_AVX3::score_run<2, 32, 0>", fmas=8),
+    Kernel(r"N_AVX3::weigh_chunk<", fmas=16),
     Kernel(r"N_AVX2::dot_rows<", fmas=8),
     Kernel(r"N_AVX2::accumulate_rows<", fmas=8),
+    Kernel(r"N_AVX2::score_run<2, \d+, \d\d+>", fmas=12),
+    Kernel(r"N_AVX2::score_run<2, \d+, 0>", fmas=8),
+    Kernel(r"N_AVX2::weigh_chunk<", fmas=8),
     Kernel(r"N_AVX2::weigh_gradients<.*double>", fmas=8, spills=1),  # exp has more constants than registers
 ]
 AARCH64 = [
     Kernel(r"N_NEON::dot_rows<", fmas=16),
     Kernel(r"N_NEON::accumulate_rows<", fmas=16),
+    Kernel(r"N_NEON::score_run<4, \d+, \d\d+>", fmas=20),
+    Kernel(r"N_NEON::score_run<4, \d+, 0>", fmas=16),
+    Kernel(r"N_NEON::weigh_chunk<", fmas=16),
     Kernel(r"N_NEON::weigh_gradients<.*double>", fmas=8, spills=4),  # exp has more constants than registers
 ]
 
@@ -93,8 +103,8 @@ class Loop:
 
 
 def short(name: str) -> str:
-    """Without the parameters."""
-    return re.sub(r"(?<=.)\(.*", "", name.replace("nearfield::", ""))
+    """Without the result and the parameters: lambdas inside a function go by its name."""
+    return re.sub(r"(?<=.)\(.*", "", re.sub(r"^\S+ (?=nearfield::)", "", name).replace("nearfield::", ""))
 
 
 # --- the listing ----------------------------------------------------------------------------------
@@ -213,14 +223,14 @@ def hot_loops(listing: str, machine: str) -> list[Loop]:
 def complaints(loops: list[Loop], names: list[str], kernels: list[Kernel]) -> list[str]:
     found = []
     for kernel in kernels:
-        owners = [n for n in names if re.search(kernel.symbol, n) and ".cold" not in n]
+        owners = sorted({short(n) for n in names if re.search(kernel.symbol, n)})
         if not owners:
             found.append(f"no function matches {kernel.symbol}: inlined, renamed or not built")
         for owner in owners:
-            most = max((loop.fmas for loop in loops if loop.function == owner), default=0)
+            most = max((loop.fmas for loop in loops if short(loop.function) == owner), default=0)
             if most < kernel.fmas:
                 found.append(
-                    f"{short(owner)}: got {most} FMAs in its largest innermost loop, expected {kernel.fmas}"
+                    f"{owner}: got {most} FMAs in its largest innermost loop, expected {kernel.fmas}"
                 )
     for loop in loops:
         allowed = next((k for k in kernels if re.search(k.symbol, loop.function)), Kernel("", 0))
