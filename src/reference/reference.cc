@@ -15,8 +15,8 @@
 #include <limits>
 #include <vector>
 
-#include "plan/grid_view.h"
 #include "plan/bf16_note.h"
+#include "plan/grid_view.h"
 #include "plan/unserved.h"
 #include "runtime/convert.h"
 #include "runtime/philox.h"
