@@ -12,6 +12,8 @@ PYTHON ?= python3
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 # Where the demo and the example write their pictures.
 OUT ?= build/demo
+# Arguments of the bench: make bench ARGS="--quick --only c,d"
+ARGS ?=
 
 override VENV := $(abspath $(VENV))
 export VENV TORCH PYTHON JOBS OUT
@@ -24,7 +26,7 @@ export LC_ALL := C.UTF-8
 export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo example test test-full setup format lint clean
+.PHONY: help demo example bench test test-full setup format lint clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\): *## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -34,6 +36,9 @@ demo:  ## denoise a photograph and a brain scan; pictures in build/demo
 
 example:  ## train a neighborhood transformer on digits beside a convolutional net; picture in build/demo
 	@tools/example.sh
+
+bench:  ## times every problem of bench/problems beside what else could compute it (bench/README.md)
+	@tools/bench.sh $(ARGS)
 
 test:  ## all tests: layers, layout, C++, Python, sanitizers, installation
 	@tools/test.sh

@@ -27,21 +27,21 @@ constexpr int kChains = 20;
 // Returns the floating-point operations done; `seed` keeps the compiler from knowing the numbers.
 using Burst = double (*)(volatile float* seed);
 
-#define NF_BURST(name, bytes, attribute)                                     \
-  attribute double name(volatile float* seed) {                              \
-    typedef float Vector __attribute__((vector_size(bytes)));                \
-    const float s = *seed;                                                   \
-    const Vector factor = Vector{} + (1 - s), term = Vector{} + s;           \
-    Vector sum[kChains];                                                     \
+#define NF_BURST(name, bytes, attribute)                                         \
+  attribute double name(volatile float* seed) {                                  \
+    typedef float Vector __attribute__((vector_size(bytes)));                    \
+    const float s = *seed;                                                       \
+    const Vector factor = Vector{} + (1 - s), term = Vector{} + s;               \
+    Vector sum[kChains];                                                         \
     for (int c = 0; c < kChains; ++c) sum[c] = Vector{} + static_cast<float>(c); \
-    for (int i = 0; i < kSteps; ++i)                                         \
-      for (int c = 0; c < kChains; ++c) sum[c] = sum[c] * factor + term;     \
-    Vector all = sum[0];                                                     \
-    for (int c = 1; c < kChains; ++c) all += sum[c];                         \
-    float one = 0;                                                           \
-    for (unsigned i = 0; i < bytes / sizeof(float); ++i) one += all[i];      \
-    *seed = one == 0.125f ? 0.25f : s;                                       \
-    return 2.0 * kSteps * kChains * (bytes / sizeof(float));                 \
+    for (int i = 0; i < kSteps; ++i)                                             \
+      for (int c = 0; c < kChains; ++c) sum[c] = sum[c] * factor + term;         \
+    Vector all = sum[0];                                                         \
+    for (int c = 1; c < kChains; ++c) all += sum[c];                             \
+    float one = 0;                                                               \
+    for (unsigned i = 0; i < bytes / sizeof(float); ++i) one += all[i];          \
+    *seed = one == 0.125f ? 0.25f : s;                                           \
+    return 2.0 * kSteps * kChains * (bytes / sizeof(float));                     \
   }
 
 NF_BURST(baseline, 16, )

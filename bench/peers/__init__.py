@@ -3,7 +3,7 @@
 """Who is measured: nearfield, and everything else that computes the same function.
 
 A peer gets its tensors in the layout that suits it best, which costs it nothing: heads first, or tokens in
-tiles. Its settings are tried out once (`candidates`), and what it computes is compared with what nearfield does.
+tiles. Its settings are tried out once (`candidates`), and what it computes is compared with nearfield's.
 """
 
 from __future__ import annotations

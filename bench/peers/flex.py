@@ -17,7 +17,11 @@ from . import Absent, Peer
 from .tables import neighbors, tile_order
 
 TILES = {1: (), 2: ((8, 8), (8, 16)), 3: ((4, 4, 4), (4, 4, 8))}
-BLOCKS = {1: ((64, 64), (128, 128), (128, 64)), 2: ((64, 64), (128, 64), (128, 128)), 3: ((64, 64), (128, 128))}
+BLOCKS = {
+    1: ((64, 64), (128, 128), (128, 64)),
+    2: ((64, 64), (128, 64), (128, 128)),
+    3: ((64, 64), (128, 128)),
+}
 
 
 @functools.cache
@@ -43,7 +47,7 @@ class Flex(Peer):
             raise Absent("dense and causal: not written here")
         self.order = torch.arange(problem.tokens) if not tile else tile_order(problem.layout, tile)
         self.rank = self.order.argsort()
-        self.mask = None if problem.dense else self._block_mask(block)
+        self.mask = None if problem.dense else self._block_mask(tuple(block))
 
     def _block_mask(self, block):
         keys, seen = neighbors(self.problem)

@@ -26,7 +26,7 @@ class Gather(Peer):
             raise Absent("every query sees every key: nothing to gather")
         if problem.heads != problem.kv_heads:
             raise Absent("shared key/value heads")
-        return [{"chunk_mib": m, "product": p} for m in (4, 64, 1024) for p in ("matmul", "sum")]
+        return [{"chunk_mib": m, "product": p} for m in (64, 1024) for p in ("matmul", "sum")]
 
     def __init__(self, problem, chunk_mib: int, product: str):
         super().__init__(problem)

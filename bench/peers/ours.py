@@ -105,7 +105,7 @@ class Nearfield(Peer):
         return _ops.backward(grad_out, grad_lse, q, k, v, out, lse, None, None, None, *config)[:3]
 
     def plan(self, direction: str, threads: int) -> dict:
-        """What explain() says of the call: kernel, workspace in bytes, predicted seconds (None: it does not)."""
+        """What explain() says of the call: kernel, workspace in bytes, predicted seconds if it does."""
         text = self.problem.texts[direction]
         chosen = next(line for line in nf.explain(text).splitlines() if line.startswith("*"))
         kernel = " ".join(word.strip(",") for word in chosen.split()[1:3])

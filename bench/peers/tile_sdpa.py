@@ -19,7 +19,11 @@ from . import Absent, Peer
 from .tables import all_of, combine
 
 # Tokens of a tile per axis.
-TILES = {1: ((32,), (64,), (128,), (256,)), 2: ((4, 4), (8, 8), (8, 16), (16, 16)), 3: ((2, 4, 4), (4, 4, 4), (4, 8, 8))}
+TILES = {
+    1: ((32,), (64,), (128,), (256,)),
+    2: ((4, 4), (8, 8), (8, 16), (16, 16)),
+    3: ((2, 4, 4), (4, 4, 4), (4, 8, 8)),
+}
 MOST_MASK_BYTES = 512 << 20
 
 
@@ -30,16 +34,12 @@ class TileSdpa(Peer):
     def candidates(cls, problem):
         if problem.dense:
             raise Absent("every query sees every key: that is SDPA")
-        return [
-            {"tile": tile, "grouped": grouped, "gather": gather}
-            for tile in TILES[len(problem.layout)]
-            for grouped in (False, True)
-            for gather in ("index_select", "embedding")
-        ]
+        rank = len(problem.layout)
+        groupings = (False, True) if rank == 1 else (False,)  # with more axes there are too many kinds
+        return [{"tile": tile, "grouped": g} for tile in TILES[rank] for g in groupings]
 
-    def __init__(self, problem, tile, grouped: bool, gather: str):
+    def __init__(self, problem, tile, grouped: bool):
         super().__init__(problem)
-        self.gather = gather
         axes = [_tiles_of_axis(*problem.intervals(a), tile[a]) for a in range(len(problem.layout))]
         queries, keys = (combine([a[i] for a in axes], problem.layout) for i in (0, 2))
         real = all_of([a[1] for a in axes])
@@ -51,7 +51,9 @@ class TileSdpa(Peer):
         seen[~real] = True  # queries that only fill a tile up: a softmax over nothing would be NaN
         if seen.numel() * 4 > MOST_MASK_BYTES:
             raise Absent("the masks take too much memory")
-        kinds = [torch.cat([x.flatten(1), r], dim=1).unique(dim=0, return_inverse=True)[1] for _, r, _, x in axes]
+        kinds = [
+            torch.cat([x.flatten(1), r], dim=1).unique(dim=0, return_inverse=True)[1] for _, r, _, x in axes
+        ]
         kind = combine([k[:, None] for k in kinds], [int(k.max()) + 1 for k in kinds])[:, 0]
         _, kind = kind.unique(return_inverse=True)
         grouped = grouped or int(kind.max()) == 0
@@ -84,11 +86,8 @@ class TileSdpa(Peer):
         return natural.unflatten(1, p.layout)
 
     def _boxes(self, x):
-        batch, tokens, heads, dim = x.shape
-        if self.gather == "index_select" or batch > 1:
-            x = x.index_select(1, self.keys)
-        else:
-            x = F.embedding(self.keys, x.reshape(tokens, heads * dim))
+        batch, _, heads, dim = x.shape
+        x = x.index_select(1, self.keys)  # F.embedding, whose backward is another, is slower
         return x.reshape(batch, *self.shape, heads, dim).transpose(2, 3)  # [B, tiles, H, keys, D]
 
     def attend(self, query, key, value):
@@ -111,7 +110,7 @@ class TileSdpa(Peer):
 
 
 def _tiles_of_axis(begin, end, step, size):
-    """Of one axis: queries [tiles, size], which of them are real, keys [tiles, box], seen [tiles, size, box]."""
+    """Of one axis: queries [tiles, size], which are real, keys [tiles, box], seen [tiles, size, box]."""
     tiles = []
     for residue in range(step):
         members = torch.arange(residue, len(begin), step)

@@ -1,0 +1,260 @@
+// Copyright 2026 The nearfield authors.
+// SPDX-License-Identifier: Apache-2.0
+//
+//   nearfield-bench [OPTION...] FILE|PROBLEM...
+//
+// Times problems, given as strings or as files with lines `NAME PROBLEM`, and prints a table; every row ends
+// with the call that repeats it, `nearfield-bench CALL`. A sample is the mean of the calls that fill some
+// milliseconds, between two readings of the FMA peak.
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <iostream>
+#include <set>
+#include <sstream>
+#include <thread>
+
+#include "errors.h"
+#include "fma.h"
+#include "record.h"
+
+namespace nearfield::bench {
+namespace {
+
+constexpr const char* kUsage = R"(usage: nearfield-bench [OPTION...] FILE|PROBLEM...
+  --threads N         default: one per processor
+  --samples N         of each call (7)
+  --budget SECONDS    for the samples of one call, which then may be fewer (2)
+  --only NAME,...     of the files' names
+  --directions fwd,bwd
+  --with SUFFIX,...   time each problem also as PROBLEM@SUFFIX, in turns, e.g. `--with cpu`
+  --errors            compare with the reference backend
+  --json FILE         append a line of JSON for every row
+  --process N         a number for these lines
+)";
+
+using Clock = std::chrono::steady_clock;
+
+struct Options {
+  int threads = 0, samples = 7, process = 0;
+  double budget = 2;
+  bool errors = false;
+  std::string json;
+  std::set<std::string> only, directions;
+  std::vector<std::string> with, inputs;
+};
+
+std::vector<std::string> split(const std::string& text) {
+  std::vector<std::string> parts;
+  std::istringstream in(text);
+  for (std::string part; std::getline(in, part, ',');)
+    if (!part.empty()) parts.push_back(part);
+  return parts;
+}
+
+Options parse(int argc, char** argv) {
+  Options o;
+  const auto fail = [](const std::string& what) {
+    std::cerr << "nearfield-bench: " << what << "\n" << kUsage;
+    std::exit(2);
+  };
+  for (int i = 1; i < argc; ++i) {
+    const std::string word = argv[i];
+    if (word.rfind("--", 0) != 0) {
+      o.inputs.push_back(word);
+      continue;
+    }
+    if (word == "--errors") {
+      o.errors = true;
+      continue;
+    }
+    if (i + 1 == argc) fail("got " + word + " at the end, expected a value behind it");
+    const std::string value = argv[++i];
+    const std::vector<std::string> list = split(value);
+    if (word == "--threads") o.threads = std::atoi(value.c_str());
+    else if (word == "--samples") o.samples = std::max(1, std::atoi(value.c_str()));
+    else if (word == "--process") o.process = std::atoi(value.c_str());
+    else if (word == "--budget") o.budget = std::atof(value.c_str());
+    else if (word == "--json") o.json = value;
+    else if (word == "--only") o.only = {list.begin(), list.end()};
+    else if (word == "--directions") o.directions = {list.begin(), list.end()};
+    else if (word == "--with") o.with = list;
+    else fail("got " + word + ", expected an option");
+  }
+  if (o.inputs.empty()) fail("got no problem, expected a file or a problem string");
+  return o;
+}
+
+struct Named {
+  std::string name, call;
+};
+
+std::vector<Named> read(const Options& o) {
+  std::vector<Named> all;
+  for (const std::string& input : o.inputs) {
+    std::ifstream file(input);
+    if (!file) {
+      all.push_back({"", input});
+      continue;
+    }
+    for (std::string line; std::getline(file, line);) {
+      std::istringstream words(line.substr(0, line.find('#')));
+      Named n;
+      if (!(words >> n.name)) continue;
+      if (!(words >> n.call))
+        throw std::invalid_argument("got `" + line + "` in " + input + ", expected NAME PROBLEM");
+      if (o.only.empty() || o.only.count(n.name)) all.push_back(n);
+    }
+  }
+  return all;
+}
+
+std::string_view word_of(Direction d) { return d == Direction::kForward ? "fwd" : "bwd"; }
+
+// The instruction set in use, for the FMA peak.
+std::string cpu_target() {
+  for (const Backend* b : backends())
+    if (b->name() == "cpu" && !b->targets().empty()) return b->targets()[0];
+  return "scalar";
+}
+
+// One way to run one problem: what is timed.
+class Contestant {
+ public:
+  Contestant(const std::string& text, Executor& executor) : call_(parse_call(text)), executor_(executor) {
+    choice_ = make_plan(call_.problem, call_.options);
+    workspace_.resize(choice_.plan->workspace_bytes(executor.workers()));
+  }
+  void operator()(const Tensors& tensors) {
+    run(call_.problem, choice_, tensors, executor_, workspace_.data());
+  }
+  void describe(Record& r) const {
+    r.kernel = std::string(choice_.backend->name()) + " " + choice_.plan->kernel;
+    r.kernel = r.kernel.substr(0, r.kernel.find(','));
+    r.workspace = workspace_.size();
+    r.flops = useful_flops(call_.problem);
+  }
+
+ private:
+  Call call_;
+  Executor& executor_;
+  Choice choice_;
+  std::vector<std::byte> workspace_;
+};
+
+class Bench {
+ public:
+  explicit Bench(const Options& o) : o_(o), executor_(make_executor(o.threads)), target_(cpu_target()) {
+    if (!o.json.empty() && !(json_ = std::fopen(o.json.c_str(), "a")))
+      throw std::invalid_argument("got --json " + o.json + ", expected a file that can be written");
+    if (nearfield_fma(target_.c_str(), 1, 1) <= 0)
+      throw std::invalid_argument("got CPU target " + target_ + ", expected one whose FMA peak can be read");
+    std::printf("%s, %d threads\n", target_.c_str(), executor_->workers());
+    print_header(stdout);
+  }
+  ~Bench() {
+    if (json_) std::fclose(json_);
+  }
+
+  void measure(const Named& named) {
+    const Problem problem = parse_call(named.call).problem;
+    if (!o_.directions.empty() && !o_.directions.count(std::string(word_of(problem.direction)))) return;
+    std::vector<Record> records;
+    std::vector<Contestant> contestants;
+    Tensors tensors;
+    const Inputs inputs(problem, *executor_);
+    tensors = inputs.views();
+    std::vector<std::string> calls = {named.call};
+    for (const std::string& suffix : o_.with) calls.push_back(named.call + "@" + suffix);
+    for (const std::string& call : calls) {
+      Record r;
+      r.name = named.name;
+      r.direction = word_of(problem.direction);
+      r.by = call == named.call ? "nearfield-bench" : call.substr(named.call.size());
+      r.problem = call;
+      r.threads = executor_->workers();
+      r.process = o_.process;
+      try {
+        Contestant contestant(call, *executor_);
+        contestant(tensors);
+        contestant.describe(r);
+        if (o_.errors) {
+          const Error error = error_of(problem, tensors, *executor_);
+          r.error = error.largest;
+          r.error_of = error.of;
+        }
+        contestants.push_back(std::move(contestant));
+        records.push_back(r);
+      } catch (const std::exception& e) {
+        if (call == named.call) throw;
+        r.refusal = e.what();
+        write(r);
+      }
+    }
+    take_samples(contestants, records, tensors);
+    for (const Record& r : records) write(r);
+  }
+
+ private:
+  void take_samples(std::vector<Contestant>& contestants, std::vector<Record>& records,
+                    const Tensors& tensors) {
+    std::vector<int> calls, count;
+    for (Contestant& c : contestants) {
+      const double warm = std::max(time(c, tensors, 1), 1e-7);
+      calls.push_back(static_cast<int>(std::clamp(0.02 / warm, 1.0, 1000.0)));
+      count.push_back(std::clamp(static_cast<int>(o_.budget / std::max(warm, 0.02)), 1, o_.samples));
+    }
+    double one, all;
+    read_peak(one, all);
+    for (int i = 0; i < o_.samples; ++i) {
+      for (std::size_t c = 0; c < contestants.size(); ++c) {
+        if (i >= count[c]) continue;
+        Sample s{};
+        s.fma_one[0] = one, s.fma[0] = all;
+        s.seconds = time(contestants[c], tensors, calls[c]);
+        read_peak(one, all);
+        s.fma_one[1] = one, s.fma[1] = all;
+        records[c].samples.push_back(s);
+      }
+    }
+  }
+
+  static double time(Contestant& c, const Tensors& tensors, int calls) {
+    const auto begin = Clock::now();
+    for (int i = 0; i < calls; ++i) c(tensors);
+    return std::chrono::duration<double>(Clock::now() - begin).count() / calls;
+  }
+
+  void read_peak(double& one, double& all) const {
+    one = nearfield_fma(target_.c_str(), 1, 2);
+    all = executor_->workers() == 1 ? one : nearfield_fma(target_.c_str(), executor_->workers(), 2);
+  }
+
+  void write(const Record& r) {
+    print_line(stdout, r);
+    if (json_) print_json(json_, r);
+  }
+
+  const Options& o_;
+  std::unique_ptr<Executor> executor_;
+  std::string target_;
+  std::FILE* json_ = nullptr;
+};
+
+}  // namespace
+}  // namespace nearfield::bench
+
+int main(int argc, char** argv) {
+  using namespace nearfield::bench;
+  const Options options = parse(argc, argv);
+  try {
+    Bench bench(options);
+    for (const Named& named : read(options)) bench.measure(named);
+  } catch (const std::exception& e) {
+    std::cerr << "nearfield-bench: " << e.what() << "\n";
+    return 1;
+  }
+  return 0;
+}

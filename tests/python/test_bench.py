@@ -1,0 +1,148 @@
+# Copyright 2026 The nearfield authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The bench works: a short run on tiny problems, and the laws of what is made of its lines. No times."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nearfield import _core
+
+BENCH = Path(__file__).parents[2] / "bench"
+sys.path.insert(0, str(BENCH))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The lines and the output of a run of one process."""
+    folder = tmp_path_factory.mktemp("bench")
+    command = [sys.executable, BENCH / "run.py", "smoke", "--quick", "--samples", "2", "--budget", "0.2"]
+    command += ["--threads", "1", "--peers", "sdpa,tile-sdpa,gather", "--no-mkl512"]
+    command += ["--out", folder / "run.jsonl", "--settings", folder / "settings.json", "--native", ""]
+    command += ["--markdown", folder / "run.md"]
+    done = subprocess.run(
+        [str(c) for c in command], capture_output=True, text=True, env={**os.environ, "COLUMNS": "300"}
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (folder / "run.jsonl").read_text().splitlines()]
+    return folder, lines, done.stdout
+
+
+def rows_of(lines, by):
+    return {(r["name"], r["direction"]): r for r in lines if r["kind"] == "row" and r["by"] == by}
+
+
+def test_every_row_is_complete(run):
+    _, lines, _ = run
+    ours = rows_of(lines, "nearfield")
+    assert set(ours) == {(n, d) for n in ("dense", "image") for d in ("fwd", "bwd")}
+    for row in ours.values():
+        assert row["flops"] == _core.problem(row["problem"])["flops"]
+        assert row["kernel"].startswith("cpu ") and row["workspace"] > 0
+        assert 0 <= row["error"] < 1e-5 and row["error_of"] == "all"
+        for sample in row["samples"]:
+            assert sample["s"] > 0 and min(sample["fma"] + sample["fma1"]) > 0.1
+    machine = next(x for x in lines if x["kind"] == "machine")
+    assert machine["threads"] == 1 and machine["target"] == _core.info()["cpu_target"]
+
+
+def test_peers_agree_or_say_why_not(run):
+    _, lines, _ = run
+    assert set(rows_of(lines, "sdpa")) == set(rows_of(lines, "nearfield"))
+    assert (
+        set(rows_of(lines, "tile-sdpa"))
+        == set(rows_of(lines, "gather"))
+        == {("image", "fwd"), ("image", "bwd")}
+    )
+    assert all("no peer" not in x["why"] for x in lines if x["kind"] == "absent")
+
+
+def test_the_table_ends_with_the_problem(run):
+    folder, lines, out = run
+    for row in rows_of(lines, "nearfield").values():
+        assert sum(row["problem"] in line for line in out.splitlines()) == 1
+        assert f"`{row['problem']}` |" in (folder / "run.md").read_text()
+
+
+NATIVE = sorted(BENCH.parent.glob("build/*/nearfield-bench"))
+
+
+@pytest.mark.skipif(not NATIVE, reason="nearfield-bench is not built")
+def test_the_tool_writes_the_same_lines(tmp_path):
+    from report import Results, cells
+
+    out = tmp_path / "run.jsonl"
+    options = ["--samples", "2", "--threads", "1", "--errors", "--with", "cpu,reference,cuda_sm80"]
+    command = [NATIVE[-1], *options, "--json", out, BENCH / "problems" / "smoke.txt"]
+    subprocess.run([str(c) for c in command], check=True, capture_output=True)
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    rows = rows_of(lines, "nearfield-bench")
+    assert set(rows) == {(n, d) for n in ("dense", "image") for d in ("fwd", "bwd")}
+    for row in rows.values():
+        assert row["flops"] == _core.problem(row["problem"])["flops"] and 0 <= row["error"] < 1e-5
+    assert all(r["error"] < 1e-6 for r in rows_of(lines, "@reference").values())
+    assert {x["by"] for x in lines if x["kind"] == "absent"} == {"@cuda_sm80"}
+    assert len(cells(Results(out))[1]) == 4 and Results(out).peers == []
+
+
+def test_a_large_problem_is_compared_on_a_sample():
+    from peers.ours import Nearfield
+    from problems import Problem
+    from worker import tensors_of
+
+    for tail in ("64x32:k7x9:d1x3:c01", "2048:k31:s16"):
+        texts = {d: f"na:{d}:f32:b2h4kv2d32v24:{tail}" for d in ("fwd", "bwd")}
+        ours = Nearfield(Problem("large", texts))
+        ours.load(*tensors_of(ours.problem))
+        for direction in texts:
+            error, of = ours.error(direction)
+            assert 1e-9 < error < 1e-5 and "queries" in of
+
+
+def sample(seconds, one=100.0, both=200.0):
+    return {"s": seconds, "fma1": [one, one], "fma": [both, both]}
+
+
+def row(by, *samples, **more):
+    common = {"kind": "row", "name": "x", "direction": "fwd", "process": 0, "problem": "p", "threads": 2}
+    return {**common, "by": by, "flops": 1e9, "setting": {}, "samples": list(samples), **more}
+
+
+def test_the_best_process_counts_and_samples_without_all_cores_do_not():
+    from report import figure
+
+    slow = row("nearfield", sample(0.02), sample(0.021), sample(0.022))
+    fast = row("nearfield", sample(0.01), sample(0.011), sample(0.012), sample(0.001, both=150.0))
+    f = figure([slow, fast])
+    assert f.seconds == 0.011 and f.dropped == 1 and f.processes == 2 and not f.noisy
+    assert math.isclose(f.share, 1 / 0.011 / 200) and math.isclose(f.runner_up, 0.021 / 0.011 - 1)
+    assert figure([row("nearfield", sample(0.01, both=150.0))]).noisy
+    assert figure([row("nearfield")]) is None
+
+
+@pytest.mark.parametrize(
+    ("times", "word"),
+    [((0.010, 0.010), ""), ((0.0102, 0.0106), ""), ((0.02, 0.02), "slower"), ((0.005, 0.005), "faster")],
+)
+def test_no_verdict_inside_the_spread(times, word):
+    from compare import verdict
+    from report import figure
+
+    before = figure([row("nearfield", *(sample(t) for t in (0.009, 0.010, 0.0112)))])
+    assert verdict(before, figure([row("nearfield", *map(sample, times))]))[2] == word
+
+
+@pytest.mark.parametrize("file", sorted((BENCH / "problems").glob("*.txt")), ids=lambda p: p.stem)
+def test_problem_files_are_canonical_and_have_both_directions(file):
+    from problems import read
+
+    for problem in read(file):
+        assert set(problem.texts) == {"fwd", "bwd"}, problem.name
+        for text in problem.texts.values():
+            assert _core.problem(text)["problem"] == text
+        assert problem.texts["fwd"].replace(":fwd:", ":bwd:") == problem.texts["bwd"]
