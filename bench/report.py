@@ -146,6 +146,34 @@ def cells(results: Results) -> tuple[list[str], list[list[str]]]:
     return names, table
 
 
+CLOSE = 1.03  # times that differ by less are equal: the planner may choose either kernel
+
+
+def planner(results: Results) -> list[str]:
+    """How well the planner knows: its choice beside forced kernels, its predictions beside the times."""
+    right, wrong, near, far = [], [], [], []
+    for key, by in results.figures.items():
+        ours = by.get(NATIVE) or by.get(OURS)
+        forced = {n: f for n, f in by.items() if n[0] == "@"}
+        if ours and forced:
+            name, best = min(forced.items(), key=lambda item: item[1].seconds)
+            text = f"{key[0]} {key[1]} ({ours.seconds / best.seconds:.2f} of {name})"
+            (right if ours.seconds <= CLOSE * best.seconds else wrong).append(text)
+        for f in filter(None, (ours, *forced.values())):
+            if predicted := f.row.get("predicted"):
+                ratio = predicted / f.seconds
+                text = f"{key[0]} {key[1]} {f.row['kernel']} ({ratio:.2f})"
+                (near if 1 / 1.3 <= ratio <= 1.3 else far).append(text)
+    lines = []
+    if right or wrong:
+        lines.append(
+            f"fastest kernel chosen: {len(right)} of {len(right + wrong)}; not: {', '.join(wrong) or '-'}"
+        )
+    if near or far:
+        lines.append(f"predicted within 30 %: {len(near)} of {len(near + far)}; not: {', '.join(far) or '-'}")
+    return lines
+
+
 def notes(results: Results) -> list[str]:
     """What the table does not say: dropped samples, absent peers, settings, what errors were taken of."""
     dropped = sum(f.dropped for by in results.figures.values() for f in by.values())
@@ -164,7 +192,7 @@ def notes(results: Results) -> list[str]:
                 text = " ".join(f"{k}={_short(v)}" for k, v in f.row["setting"].items())
                 settings.setdefault((peer, text), []).append(f"{name} {direction}")
     lines += [f"{peer} with {text}: {', '.join(where)}" for (peer, text), where in settings.items()]
-    return lines
+    return lines + planner(results)
 
 
 def _short(value) -> str:

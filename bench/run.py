@@ -75,7 +75,8 @@ def measure_all(args) -> None:
             start([*python, *number, "--peers", chosen], LD_PRELOAD=str(shim))
         if args.native:
             number = ["--process", process, *([] if process else ["--errors"])]
-            start([args.native, args.problems_file, *common, *number, "--json", args.out])
+            forced = ["--with", args.forced] if args.forced else []
+            start([args.native, args.problems_file, *common, *number, *forced, "--json", args.out])
 
 
 def arguments() -> argparse.Namespace:
@@ -93,6 +94,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--budget", type=float, default=2.0, help="seconds for the samples of a contestant")
     parser.add_argument("--quick", action="store_true", help="one process, three samples")
     parser.add_argument("--native", default=BUILD / "nearfield-bench", help="the C++ tool; skipped if absent")
+    parser.add_argument("--with", dest="forced", default="", help="suffixes for it, as `cpu/b16,cpu/general`")
     parser.add_argument("--out", type=Path, default=BUILD / "run.jsonl", help="JSON lines, written anew")
     parser.add_argument("--append", action="store_true", help="add to --out instead")
     parser.add_argument("--settings", type=Path, default=BUILD / "settings.json", help="the peers' best ones")

@@ -18,6 +18,7 @@
 
 #include "errors.h"
 #include "fma.h"
+#include "nearfield/c.h"
 #include "record.h"
 
 namespace nearfield::bench {
@@ -120,6 +121,17 @@ std::string cpu_target() {
   return "scalar";
 }
 
+// What the planner predicts for a kernel: of `"kernels": [{"name": ..., "seconds": ...}, ...]` in the numbers
+// of a problem (c.h). -1 where it predicts nothing.
+double predicted(const Problem& problem, const std::string& kernel) {
+  char* text = nf_problem(to_string(problem).c_str());
+  const std::string json = text ? text : "";
+  nf_free(text);
+  const std::string key = "{\"name\": \"" + kernel + "\", \"seconds\": ";
+  const std::size_t at = json.find(key);
+  return at == std::string::npos ? -1 : std::strtod(json.c_str() + at + key.size(), nullptr);
+}
+
 // One way to run one problem: what is timed.
 class Contestant {
  public:
@@ -131,8 +143,9 @@ class Contestant {
     run(call_.problem, choice_, tensors, executor_, workspace_.data());
   }
   void describe(Record& r) const {
-    r.kernel = std::string(choice_.backend->name()) + " " + choice_.plan->kernel;
-    r.kernel = r.kernel.substr(0, r.kernel.find(','));
+    const std::string kernel = choice_.plan->kernel.substr(0, choice_.plan->kernel.find(','));
+    r.kernel = std::string(choice_.backend->name()) + " " + kernel;
+    r.predicted = predicted(call_.problem, kernel);
     r.workspace = workspace_.size();
     r.flops = useful_flops(call_.problem);
   }

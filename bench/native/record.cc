@@ -82,6 +82,10 @@ void print_json(std::FILE* to, const Record& r) {
     line += text;
   }
   line += "]";
+  if (r.predicted >= 0) {
+    std::snprintf(text, sizeof text, ", \"predicted\": %.6g", r.predicted);
+    line += text;
+  }
   if (r.error >= 0) {
     std::snprintf(text, sizeof text, ", \"error\": %.3g", r.error);
     line += text + (", \"error_of\": " + quoted(r.error_of));

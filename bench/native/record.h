@@ -21,7 +21,8 @@ struct Record {
   int threads = 1, process = 0;
   double flops = 0;
   std::size_t workspace = 0;
-  double error = -1;  // negative: not compared
+  double error = -1;      // negative: not compared
+  double predicted = -1;  // seconds; negative: the planner does not say
   std::string error_of;
   std::vector<Sample> samples;
 };

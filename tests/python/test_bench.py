@@ -125,6 +125,18 @@ def test_the_best_process_counts_and_samples_without_all_cores_do_not():
     assert figure([row("nearfield")]) is None
 
 
+def test_the_planner_is_judged_by_forced_kernels(tmp_path):
+    from report import Results, planner
+
+    lines = [row("nearfield-bench", sample(0.01), kernel="cpu b16", predicted=0.012)]
+    lines += [row("@cpu/b16", sample(0.0101), kernel="cpu b16", predicted=0.012)]
+    lines += [row("@cpu/s2", sample(0.008), kernel="cpu s2", predicted=0.02)]
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    chosen, predicted = planner(Results(tmp_path / "x.jsonl"))
+    assert chosen.startswith("fastest kernel chosen: 0 of 1; not: x fwd (1.25 of @cpu/s2)")
+    assert predicted.startswith("predicted within 30 %: 2 of 3; not: x fwd cpu s2 (2.50)")
+
+
 @pytest.mark.parametrize(
     ("times", "word"),
     [((0.010, 0.010), ""), ((0.0102, 0.0106), ""), ((0.02, 0.02), "slower"), ((0.005, 0.005), "faster")],
