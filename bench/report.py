@@ -113,6 +113,10 @@ def _time(seconds: float) -> str:
     return f"{seconds * 1e3:.3f}" if seconds < 1e-3 else f"{seconds * 1e3:.3g}"
 
 
+def _mark(figure: Figure) -> str:
+    return "~" if figure.noisy else ""
+
+
 def cells(results: Results) -> tuple[list[str], list[list[str]]]:
     """Columns and rows of the table. Below a peer: its time over ours."""
     peers = results.peers
@@ -124,12 +128,12 @@ def cells(results: Results) -> tuple[list[str], list[list[str]]]:
         if ours is None:
             continue
         facts, rival = results.facts[key], results.best_peer(key)
-        ratios = [f"{by[n].seconds / ours.seconds:.2f}" if n in by else "" for n in peers]
+        ratios = [f"{by[n].seconds / ours.seconds:.2f}{_mark(by[n])}" if n in by else "" for n in peers]
         predicted = facts.get("predicted")
         table.append(
             [
                 *key,
-                _time(ours.seconds) + ("~" if ours.noisy else ""),
+                _time(ours.seconds) + _mark(ours),
                 f"{100 * ours.spread:.0f}",
                 f"{ours.gflops:.0f}",
                 f"{100 * ours.share:.1f}",

@@ -77,6 +77,8 @@ class Contest:
                     contestants[name] = self._peer(name, direction, expected)
                 except peers.Absent as why:
                     self._absent(name, direction, str(why))
+                except (RuntimeError, NotImplementedError) as error:  # it cannot, and says so
+                    self._absent(name, direction, f"{type(error).__name__}: {str(error).splitlines()[0]}")
             calls = {n: p.forward if direction == "fwd" else p.backward for n, (p, _) in contestants.items()}
             rows = measure.interleaved(
                 calls, nf.info()["cpu_target"], self.args.threads, self.args.samples, self.args.budget

@@ -31,7 +31,8 @@ class Gather(Peer):
     def __init__(self, problem, chunk_mib: int, product: str):
         super().__init__(problem)
         self.keys, seen = neighbors(problem)
-        self.mask = None if bool(seen.all()) else torch.zeros(seen.shape).masked_fill(~seen, float("-inf"))
+        zeros = torch.zeros(seen.shape, dtype=problem.dtype)
+        self.mask = None if bool(seen.all()) else zeros.masked_fill(~seen, float("-inf"))
         row = self.keys.shape[1] * problem.batch * problem.heads * problem.dim * problem.dtype.itemsize
         self.chunk = max(1, (chunk_mib << 20) // row)
         self.saved = 2 * row * problem.tokens <= MOST_SAVED_BYTES
