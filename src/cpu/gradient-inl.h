@@ -53,13 +53,10 @@ HWY_INLINE void spread_tile(const float* HWY_RESTRICT weights, int lanes, std::u
     const float* HWY_RESTRICT w = weights + first;
     for (int l = 0; l < kPack; ++l, row += pitch, ++w) {
       Floats x[C];
-      for (int v = 0; v < C; ++v) {
-        x[v] = hn::Load(d, row + v * kFloats);
-        pin(x[v]);
-      }
+      for (int v = 0; v < C; ++v) x[v] = pinned(hn::Load(d, row + v * kFloats));
       for (int j = 0; j < J; ++j) {
         Floats p = hn::Set(d, w[j * lanes]);
-        if (C > 1) pin(p);
+        if (C > 1) p = pinned(p);
         for (int v = 0; v < C; ++v) acc[j][v] = hn::MulAdd(p, x[v], acc[j][v]);
       }
     }
