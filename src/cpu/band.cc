@@ -11,7 +11,7 @@ constexpr Index kValueBytes = 24576;        // V of a chunk: with P and O it sta
 constexpr Index kRingBytes = 3 << 20;       // of a task, if there is a choice
 constexpr Index kMostRingBytes = 48 << 20;  // beyond it streams
 constexpr Index kContiguous = 512;          // bytes of a token read at once, if there is a choice
-constexpr Index kMacroQueries = 512, kBackwardMacroQueries = 256;
+constexpr Index kMacroQueries = 512, kBackwardMacroQueries = 1024;
 constexpr Index kMostBands = 8;  // backward, along the ring's axis
 
 // The most keys that `length` consecutive queries of a dilation group span, any group.
@@ -65,8 +65,7 @@ std::optional<Cut> cut_sequence(const Problem& p, const Grid& grid, const Kind& 
   const auto k_pitch = static_cast<Index>(packed_pitch(p.head_dim)),
              v_pitch = static_cast<Index>(packed_pitch(p.value_dim));
   const bool backward = p.direction == Direction::kBackward;
-  const Index row_bytes = (k_pitch + v_pitch) * (backward ? 8 : 4),
-              value_bytes = kValueBytes / (backward ? 2 : 1);
+  const Index row_bytes = (k_pitch + v_pitch) * (backward ? 8 : 4), value_bytes = kValueBytes;
   cut.chunk_keys = static_cast<int>(clamp(value_bytes / (v_pitch * 4) / 16 * 16, 32, kChunkKeys));
 
   Index extent[kMaxRank], tile_hull[kMaxRank];

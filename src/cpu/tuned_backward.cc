@@ -67,11 +67,15 @@ void run_tuned_backward(const Problem& p, const Plan& plan, const OwnPlan& own, 
   }
   const auto numbers = static_cast<Index>(row_bytes(p) / sizeof(float));
   auto* shared = reinterpret_cast<float*>(base);
-  // Heads in one task: those of the cut, fewer where there are not tasks enough.
+  // Heads in one task: those of the cut, fewer where there are not tasks enough; first down to pieces of memory that
+  // are read well.
   const auto parts_of = [&](const Cut& cut) {
+    const auto tasks = [&](Index heads) { return total * p.batch * ceil_div(p.kv_heads, heads); };
+    const auto bytes = [&](Index heads) { return heads * p.head_dim * size_of(p.dtype); };
     Index heads = cut.heads;
-    while (heads > 1 && total * p.batch * ceil_div(p.kv_heads, heads) < 4 * executor.workers())
+    while (heads > 1 && tasks(heads) < 4 * executor.workers() && bytes(heads / 2) >= 512)
       heads = ceil_div(heads, 2);
+    while (heads > 1 && tasks(heads) < 2 * executor.workers()) heads = ceil_div(heads, 2);
     return ceil_div(p.kv_heads, heads);
   };
   Index most_parts = 1;
