@@ -9,7 +9,8 @@ import argparse
 
 from report import NATIVE, OURS, Results
 
-COLORS = ("#8c8c8c", "#e08214", "#1b9e77", "#a6761d", "#7570b3", "#e7298a", "#66a61e", "#d95f02", "#1f78b4")
+COLORS = {"sdpa": "#d95f02", "flex": "#1b9e77", "tile-sdpa": "#e7298a", "gather": "#7f7f7f"}
+COLORS |= {"openvino": "#7570b3", "onnxruntime": "#a6761d"}
 
 
 def draw(results: Results, path: str) -> None:
@@ -19,7 +20,16 @@ def draw(results: Results, path: str) -> None:
     import matplotlib.pyplot as plt
 
     names = list(dict.fromkeys(name for name, _ in results.figures))
-    colors = dict(zip(results.peers, COLORS * 3, strict=False))
+    looks = {}  # a peer's variant, as +mkl512, is the same diamond hollow
+    for peer in results.peers:
+        color = COLORS.get(peer.partition("+")[0], "black")
+        looks[peer] = {
+            "marker": "D",
+            "ls": "",
+            "ms": 5,
+            "color": color,
+            "mfc": "none" if "+" in peer else color,
+        }
     figure, axes = plt.subplots(2, 1, figsize=(1.5 + 0.75 * len(names), 7), sharex=True, layout="constrained")
     for axis, direction, title in zip(axes, ("fwd", "bwd"), ("forward", "backward"), strict=True):
         for x, name in enumerate(names):
@@ -27,19 +37,17 @@ def draw(results: Results, path: str) -> None:
             ours = by.get(OURS) or by.get(NATIVE)
             if ours:
                 axis.bar(x, 100 * ours.share, width=0.6, color="#2b6cb0", zorder=2)
-                axis.annotate(
-                    f"{100 * ours.share:.0f}", (x, 100 * ours.share), ha="center", va="bottom", fontsize=8
-                )
-            rivals = [(n, f) for n, f in by.items() if n in colors]
-            for n, f in rivals:
-                axis.plot(x, 100 * f.share, "D", color=colors[n], markersize=5, zorder=3)
+                axis.text(x - 0.33, 100 * ours.share, f"{100 * ours.share:.0f}", va="bottom", fontsize=8)
+            for n, f in by.items():
+                if n in looks and not f.noisy:
+                    axis.plot(x, 100 * f.share, zorder=3, **looks[n])
         axis.set_ylabel(f"{title}: % of the FMA peak")
         axis.grid(axis="y", alpha=0.3, zorder=0)
         axis.set_ylim(bottom=0)
     axes[-1].set_xticks(range(len(names)), names)
     handles = [plt.Rectangle((0, 0), 1, 1, color="#2b6cb0", label=OURS)]
-    handles += [plt.Line2D([], [], marker="D", ls="", color=c, label=n) for n, c in colors.items()]
-    axes[0].legend(handles=handles, fontsize=8, ncols=2)
+    handles += [plt.Line2D([], [], label=n, **look) for n, look in looks.items()]
+    figure.legend(handles=handles, fontsize=8, ncols=6, loc="outside lower center")
     figure.suptitle(results.title(), fontsize=8)
     figure.savefig(path, dpi=110)
 

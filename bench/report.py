@@ -97,7 +97,8 @@ class Results:
         return sorted(found, key=lambda name: (name.partition("+")[0], name))
 
     def best_peer(self, key) -> tuple[str, Figure] | None:
-        rivals = {n: f for n, f in self.figures[key].items() if n in self.peers}
+        """Name and figure of the fastest; noisy ones would flatter us."""
+        rivals = {n: f for n, f in self.figures[key].items() if n in self.peers and not f.noisy}
         return min(rivals.items(), key=lambda item: item[1].seconds, default=None)
 
     def title(self) -> str:
@@ -184,15 +185,15 @@ def notes(results: Results) -> list[str]:
     lines = [f"{dropped} samples dropped: not all cores were there"] if dropped else []
     if any(f.noisy for by in results.figures.values() for f in by.values()):
         lines.append("~: no sample had all cores; not to be trusted")
-    why: dict[tuple, dict] = {}
+    reasons: dict[str, dict] = {}
     for x in results.absent:
         if x["by"] not in results.figures.get((x["name"], x["direction"]), {}) and "+" not in x["by"]:
-            why.setdefault((x["by"], x["why"]), {})[x["name"]] = None
-    lines += [f"no {by} ({reason}): {', '.join(where)}" for (by, reason), where in why.items()]
+            reasons.setdefault(x["why"], {})[f"no {x['by']} on {x['name']}"] = None
+    lines += [f"{why}: {', '.join(where)}" for why, where in reasons.items()]
     settings: dict[tuple, list] = {}
     for (name, direction), by in results.figures.items():
         for peer, f in by.items():
-            if f.row.get("setting"):
+            if f.row.get("setting") and "+" not in peer:  # +mkl512 runs with the same ones
                 text = " ".join(f"{k}={_short(v)}" for k, v in f.row["setting"].items())
                 settings.setdefault((peer, text), []).append(f"{name} {direction}")
     lines += [f"{peer} with {text}: {', '.join(where)}" for (peer, text), where in settings.items()]
