@@ -46,8 +46,8 @@ Box whole(const Problem& p, bool of_query) {
 }
 
 // Runs the reference on the queries and keys of two boxes and returns the largest error of the outputs that
-// have tokens of `compared`; of all of them without it.
-double compare(const Problem& p, const Tensors& tensors, const Box* queries, const Box* keys,
+// have tokens of that kind: of the others the boxes give parts of sums. Without boxes: of all outputs.
+double compare(const Problem& p, const Tensors& tensors, const Box* queries, const Box* keys, Kind compared,
                Executor& executor) {
   Problem exact = p;
   exact.dtype = DType::kFloat64;
@@ -82,8 +82,7 @@ double compare(const Problem& p, const Tensors& tensors, const Box* queries, con
   for (int r = 0; r < kRoles; ++r) {
     const Role role = static_cast<Role>(r);
     if (!is_output(role, p.direction) || !views[role].present()) continue;
-    const bool partial = (queries && kind_of(role) != Kind::kQuery) || (keys && kind_of(role) != Kind::kKey);
-    if (partial) continue;
+    if (queries && kind_of(role) != compared) continue;
     const std::vector<Index> shape = shape_of(exact, role);
     const Tensor got = copy_box(tensors[role], first(role), shape);
     const double *a = static_cast<const double*>(got.view.data),
@@ -108,25 +107,44 @@ Box token(const Box& box, int rank, int i, int count) {
   return one;
 }
 
+// The box of the keys that a query sees, or of the queries that see a key, with what lies between them if
+// there is dilation; one token that does not matter where there are none.
+Box partners(const Problem& p, const Box& one, bool of_query) {
+  Box box = whole(p, !of_query);
+  const Grid grid = grid_of(p, 0);
+  for (int a = 0; a < p.rank; ++a) {
+    const Axis& axis = grid.axis[kMaxRank - p.rank + a];
+    const Index at = one.axis[a].begin, residue = at % axis.dilation;
+    const Axis own = group(axis, residue);
+    const Interval in_group = of_query ? visible(own, at / axis.dilation) : seen_by(own, at / axis.dilation);
+    box.axis[a] = in_group.empty() ? Interval{box.axis[a].begin, box.axis[a].begin + 1}
+                                   : Interval{residue + in_group.begin * axis.dilation,
+                                              residue + (in_group.end - 1) * axis.dilation + 1};
+  }
+  return box;
+}
+
 }  // namespace
 
 Error error_of(const Problem& p, const Tensors& tensors, Executor& executor) {
   Error error;
   if (p.varlen || useful_flops(p) <= kWhole) {
-    error.largest = compare(p, tensors, nullptr, nullptr, executor);
+    error.largest = compare(p, tensors, nullptr, nullptr, Kind::kOther, executor);
     error.of = "all";
     return error;
   }
-  for (int i = 0; i < kQueries; ++i) {
-    const Box box = token(whole(p, true), p.rank, i, kQueries);
-    error.largest = std::max(error.largest, compare(p, tensors, &box, nullptr, executor));
-  }
+  const auto sample = [&](int count, bool of_query) {
+    for (int i = 0; i < count; ++i) {
+      const Box one = token(whole(p, of_query), p.rank, i, count), others = partners(p, one, of_query);
+      error.largest =
+          std::max(error.largest, compare(p, tensors, of_query ? &one : &others, of_query ? &others : &one,
+                                          of_query ? Kind::kQuery : Kind::kKey, executor));
+    }
+  };
+  sample(kQueries, true);
   error.of = std::to_string(kQueries) + " queries";
   if (p.direction == Direction::kForward) return error;
-  for (int i = 0; i < kKeys; ++i) {
-    const Box box = token(whole(p, false), p.rank, i, kKeys);
-    error.largest = std::max(error.largest, compare(p, tensors, nullptr, &box, executor));
-  }
+  sample(kKeys, false);
   error.of += ", " + std::to_string(kKeys) + " keys";
   return error;
 }
