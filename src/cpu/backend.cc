@@ -16,6 +16,14 @@ using cpu::kLanes;
 
 Index volume(const TileShape& t) { return t[0] * t[1] * t[2]; }
 
+// Why the plan's kernel multiplies in float32 or float64.
+std::optional<std::string> why_not_bf16(const Problem& p, const Plan& plan) {
+  if (p.dtype != DType::kBFloat16) return "the inputs are not bf16";
+  if (p.direction == Direction::kBackward) return "gradients are multiplied in float32";
+  if (!plan.own) return "the general path multiplies in float32";
+  return cpu::bf16_refusal(p);
+}
+
 class Cpu final : public Backend {
  public:
   std::string_view name() const override { return "cpu"; }
@@ -54,7 +62,7 @@ class Cpu final : public Backend {
     } else {
       cpu::plan_tuned(p, options, plan);
     }
-    const std::string bf16 = bf16_note(p, "its kernels multiply in float32");
+    const std::string bf16 = bf16_note(p, why_not_bf16(p, plan));
     if (!bf16.empty()) plan.note += (plan.note.empty() ? "" : "; ") + bf16;
     return plan;
   }

@@ -54,18 +54,21 @@ TileShape full_tile(const Grid& grid, Index lanes) {
 
 }  // namespace
 
-std::optional<Cut> cut_sequence(const Problem& p, const Grid& grid, const Kind& kind) {
+std::optional<Cut> cut_sequence(const Problem& p, const Grid& grid, const Kind& kind, bool bf16) {
   const int lanes = kind.lanes;
   Cut cut;
   cut.name = kind.name;
   cut.streamed = kind.streamed;
+  cut.bf16 = bf16;
   cut.lanes = lanes;
   cut.tile = full_tile(grid, lanes);
   cut.pack = best_pack(grid, cut.tile);
-  const auto k_pitch = static_cast<Index>(packed_pitch(p.head_dim)),
+  const auto k_pitch = static_cast<Index>(bf16 ? pair_pitch(p.head_dim) : packed_pitch(p.head_dim)),
              v_pitch = static_cast<Index>(packed_pitch(p.value_dim));
   const bool backward = p.direction == Direction::kBackward;
-  const Index row_bytes = (k_pitch + v_pitch) * (backward ? 8 : 4), value_bytes = kValueBytes;
+  const Index align = cut.keys_per_row();
+  const Index row_bytes = (k_pitch * 4 + v_pitch * 4 / align) * (backward ? 2 : 1),
+              value_bytes = kValueBytes;
   cut.chunk_keys = static_cast<int>(clamp(value_bytes / (v_pitch * 4) / 16 * 16, 32, kChunkKeys));
 
   Index extent[kMaxRank], tile_hull[kMaxRank];
@@ -73,7 +76,6 @@ std::optional<Cut> cut_sequence(const Problem& p, const Grid& grid, const Kind& 
     extent[a] = max_of(ceil_div(grid.axis[a].queries.size(), grid.axis[a].dilation), 1);
     tile_hull[a] = widest_hull(grid.axis[a], min_of(cut.tile[static_cast<std::size_t>(a)], extent[a]));
   }
-  const Index tile_keys = tile_hull[0] * tile_hull[1] * tile_hull[2];
 
   // Banded: whole axes across the ring's, halved until the ring is small enough.
   const int r = cut.ring_axis = extent[0] > 1 || tile_hull[0] > 1   ? 0
@@ -82,6 +84,7 @@ std::optional<Cut> cut_sequence(const Problem& p, const Grid& grid, const Kind& 
   const auto at = [](int a) { return static_cast<std::size_t>(a); };
   cut.step = r == 2 ? ceil_div(256, lanes) * lanes : cut.tile[at(r)];
   cut.slots = max_of(widest_hull(grid.axis[r], min_of(cut.step, extent[r])), 1);
+  if (r == 2) cut.slots = ceil_div(cut.slots, align) * align;
   for (int a = 0; a < kMaxRank; ++a) cut.band[at(a)] = ceil_div(extent[a], cut.tile[at(a)]) * cut.tile[at(a)];
   if (backward) {
     // As few bands as keep a handful of tasks: bands share the keys that both see, and each packs them.
@@ -92,10 +95,15 @@ std::optional<Cut> cut_sequence(const Problem& p, const Grid& grid, const Kind& 
     cut.band[at(r)] = ceil_div(ceil_div(extent[r], bands), cut.step) * cut.step;
   }
   cut.heads = p.kv_heads;
+  // The most rows that n keys along axis a take.
+  const auto aligned_most = [&](int a, Index n) {
+    return a == 2 && align > 1 ? ceil_div(n + align - 1, align) * align : n;
+  };
   const auto measure = [&] {
     cut.rows_per_slot = 1;
     for (int a = r + 1; a < kMaxRank; ++a)
-      cut.rows_per_slot *= max_of(widest_hull(grid.axis[a], min_of(cut.band[at(a)], extent[a])), 1);
+      cut.rows_per_slot *=
+          aligned_most(a, max_of(widest_hull(grid.axis[a], min_of(cut.band[at(a)], extent[a])), 1));
     return cut.slots * cut.rows_per_slot * row_bytes * cut.heads;
   };
   const auto halve_band = [&](bool to_tile) {
@@ -116,6 +124,7 @@ std::optional<Cut> cut_sequence(const Problem& p, const Grid& grid, const Kind& 
   while (measure() > kRingBytes * (backward ? 2 : 1) &&
          (halve_band(false) || halve_heads(kContiguous) || halve_band(true) || halve_heads(0))) {}
   const Index runs = tile_hull[0] * tile_hull[1] * (ceil_div(tile_hull[2], cut.chunk_keys) + 1);
+  const Index tile_keys = tile_hull[0] * tile_hull[1] * aligned_most(2, tile_hull[2]);
   cut.chunks = 2 * ceil_div(tile_keys, cut.chunk_keys) + runs / kChunkRuns + 3 +
                ceil_div(p.additional, cut.chunk_keys);
   if (!cut.streamed) {

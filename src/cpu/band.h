@@ -27,6 +27,8 @@ struct Cut {
   int lanes = 16;  // queries of a tile
   TileShape tile{1, 1, 16}, pack{1, 1, kPack};
   bool streamed = false;
+  bool bf16 = false;  // multiplies in bf16: packed arrays hold pairs (bf16-inl.h)
+  int keys_per_row() const { return bf16 ? 2 : 1; }  // of packed values
   int chunk_keys = 64;
   // Banded.
   int ring_axis = 2;
@@ -65,7 +67,7 @@ inline constexpr Kind kKinds[] = {
     {"b16", 16, false}, {"b32", 32, false}, {"m16", 16, true}, {"m32", 32, true}};
 
 // The cut of one sequence; a function of the sequence alone, not of the batch. Nothing if its ring would be too large.
-std::optional<Cut> cut_sequence(const Problem& problem, const Grid& grid, const Kind& kind);
+std::optional<Cut> cut_sequence(const Problem& problem, const Grid& grid, const Kind& kind, bool bf16 = false);
 
 // Bytes of scratch memory that a task needs, alignment 64.
 std::size_t band_scratch_bytes(const Problem& problem, const Cut& cut);

@@ -16,10 +16,17 @@ inline std::size_t packed_pitch(Index n) {
   return pitch_of<float>(n);
 }
 
+// Between packed rows of n channels in pairs.
+inline std::size_t pair_pitch(Index n) {
+  for (Index p : {16, 32, 64, 128})
+    if (n <= 2 * p) return static_cast<std::size_t>(p);
+  return pitch_of<float>(ceil_div(n, 2));
+}
+
 struct BandScratch {
   std::size_t k_pitch, v_pitch;
-  std::size_t rows;                // packed keys of a head
-  float *keys, *values;            // [heads][rows][pitch]
+  std::size_t rows, more_rows;  // packed keys of a head, and additional ones
+  float *keys, *values;         // [heads][rows][pitch]; pairs of bf16 are [heads][rows / 2][pitch] in values
   float *more_keys, *more_values;  // the additional ones
   std::size_t queries_size, out_size;
   float *queries, *out, *max, *sum;  // of each tile in flight
@@ -36,7 +43,8 @@ struct BandScratch {
 
   // memory: kAlignment-aligned, or null to find out `bytes`.
   BandScratch(const Problem& p, const Cut& cut, std::byte* memory)
-      : k_pitch(packed_pitch(p.head_dim)), v_pitch(packed_pitch(p.value_dim)) {
+      : k_pitch(cut.bf16 ? pair_pitch(p.head_dim) : packed_pitch(p.head_dim)),
+        v_pitch(packed_pitch(p.value_dim)) {
     std::size_t used = 0;
     const auto take = [&](auto*& pointer, std::size_t items) {
       pointer =
@@ -49,14 +57,16 @@ struct BandScratch {
       for (std::size_t a = 0; a < kMaxRank; ++a)
         in_flight *= static_cast<std::size_t>(ceil_div(cut.macro[a], cut.tile[a]));
     rows = static_cast<std::size_t>(cut.streamed ? cut.chunk_keys : cut.slots * cut.rows_per_slot);
-    const std::size_t more = cut.streamed ? 0 : static_cast<std::size_t>(p.additional) * heads;
+    const auto per_row = static_cast<std::size_t>(cut.keys_per_row());
+    more_rows = cut.streamed ? 0 : rounded(static_cast<std::size_t>(p.additional), per_row);
     take(keys, heads * rows * k_pitch);
-    take(values, heads * rows * v_pitch);
-    take(more_keys, more * k_pitch);
-    take(more_values, more * v_pitch);
-    queries_size = static_cast<std::size_t>(p.head_dim) * lanes;
+    take(values, heads * rows / per_row * v_pitch);
+    take(more_keys, heads * more_rows * k_pitch);
+    take(more_values, heads * more_rows / per_row * v_pitch);
+    queries_size =
+        (cut.bf16 ? pitch_of<float>(ceil_div(p.head_dim, 2)) : static_cast<std::size_t>(p.head_dim)) * lanes;
     const bool backward = p.direction == Direction::kBackward;
-    const std::size_t kept = backward ? heads * rows : 0, more_kept = backward ? more : 0;
+    const std::size_t kept = backward ? heads * rows : 0, more_kept = backward ? heads * more_rows : 0;
     out_size = lanes * (backward ? k_pitch : v_pitch);
     grads_size = static_cast<std::size_t>(p.value_dim) * lanes;
     take(grad_keys, kept * k_pitch);

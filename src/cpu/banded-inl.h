@@ -17,6 +17,7 @@
 #include <new>
 
 #include "cpu/band_scratch.h"
+#include "cpu/bf16-inl.h"
 #include "cpu/exp-inl.h"
 #include "cpu/pack-inl.h"
 
@@ -80,20 +81,50 @@ struct TileState {
   bool started;      // out holds something
 };
 
+// What Forward is made of: how Q, K and V are packed, and the products. bf16-inl.h has another.
 template <int kL>
+struct FloatArithmetic : FloatPacking {
+  ScoreChunk<kL> score_chunk;
+  std::size_t depth;
+  float scale;
+
+  FloatArithmetic(const Problem& p, std::size_t k_pitch)
+      : score_chunk(score_for<kL>(k_pitch)), depth(static_cast<std::size_t>(p.head_dim)),
+        scale(static_cast<float>(p.effective_scale())) {}
+
+  void queries(const GridView& view, const QueryTile& tile, const LaneOffsets& at, Index head, Index channels,
+               float* line, float* to) const {
+    pack_lanes<kL>(view, tile, at, head, channels, scale, line, to);
+  }
+  void score(const Chunk& chunk, const float* k, std::size_t pitch, const float* q, float* scores,
+             float* max) const {
+    score_chunk(chunk, true, k, pitch, q, depth, scores, max);
+  }
+  static bool weights(int keys, float* scores, const float* old_max, const float* max, float* sum,
+                      float* factor) {
+    return exponentiate<kL>(keys, scores, old_max, max, sum, factor);
+  }
+  template <bool kFirst>
+  static void weigh(const Chunk& chunk, const float* p, const float* v, std::size_t pitch, Index channels,
+                    float* out) {
+    weigh_chunk<kFirst>(chunk, p, kL, v, pitch, channels, out);
+  }
+};
+
+template <int kL, class Arithmetic>
 struct Forward {
+  static constexpr int kAlign = Arithmetic::kKeysPerRow;
   const Band& band;
   const Problem& p;
   const Cut& cut;
   const Sequence& seq;
   BandScratch m;
   LaneOrder order;
-  ScoreChunk<kL> score;
-  float scale;
+  Arithmetic arithmetic;
 
   Forward(const Band& b, std::byte* memory)
       : band(b), p(*b.problem), cut(*b.cut), seq(*b.sequence), m(p, cut, memory), order(cut.tile, cut.pack),
-        score(score_for<kL>(m.k_pitch)), scale(static_cast<float>(p.effective_scale())) {}
+        arithmetic(p, m.k_pitch) {}
 
   TileState state(int t) const {
     const auto n = static_cast<std::size_t>(t);
@@ -101,7 +132,7 @@ struct Forward {
   }
 
   void begin(TileState& t, const QueryTile& tile, const LaneOffsets& at, Index head) {
-    pack_lanes<kL>(seq[Role::kQuery], tile, at, head, p.head_dim, scale, m.line, t.queries);
+    arithmetic.queries(seq[Role::kQuery], tile, at, head, p.head_dim, m.line, t.queries);
     std::fill(t.max, t.max + kL, std::numeric_limits<float>::lowest());
     std::fill(t.sum, t.sum + kL, 0.0f);
     t.started = false;
@@ -111,11 +142,11 @@ struct Forward {
     if (chunk.runs == 0) return;
     float* old = m.factor;
     std::copy(t.max, t.max + kL, old);
-    score(chunk, true, k, m.k_pitch, t.queries, static_cast<std::size_t>(p.head_dim), m.scores, t.max);
-    const bool grew = exponentiate<kL>(chunk.keys, m.scores, old, t.max, t.sum, m.factor + kL);
+    arithmetic.score(chunk, k, m.k_pitch, t.queries, m.scores, t.max);
+    const bool grew = Arithmetic::weights(chunk.keys, m.scores, old, t.max, t.sum, m.factor + kL);
     if (t.started && grew) scale_rows(t.out, kL, m.v_pitch, p.value_dim, m.factor + kL);
-    if (t.started) weigh_chunk<false>(chunk, m.scores, kL, v, m.v_pitch, p.value_dim, t.out);
-    else weigh_chunk<true>(chunk, m.scores, kL, v, m.v_pitch, p.value_dim, t.out);
+    if (t.started) Arithmetic::template weigh<false>(chunk, m.scores, v, m.v_pitch, p.value_dim, t.out);
+    else Arithmetic::template weigh<true>(chunk, m.scores, v, m.v_pitch, p.value_dim, t.out);
     t.started = true;
   }
 
@@ -142,13 +173,13 @@ struct Forward {
     const Index per_kv = p.heads / p.kv_heads;
     const int r = cut.ring_axis;
     Box keys = hull(band.grid, band.queries);
-    pack_additional_keys(band, m);
+    pack_additional_keys<Arithmetic>(band, m);
     Index packed_to = keys.axis[r].begin;
     for (Index s = band.queries.axis[r].begin; s < band.queries.axis[r].end; s += cut.step) {
       Box step = band.queries;
       step.axis[r] = {s, min_of(s + cut.step, band.queries.axis[r].end)};
       const Interval needed = hull(band.grid.axis[r], step.axis[r]);
-      pack_ring_slots(band, m, {max_of(packed_to, needed.begin), needed.end}, keys);
+      pack_ring_slots<Arithmetic>(band, m, {max_of(packed_to, needed.begin), needed.end}, keys);
       packed_to = max_of(packed_to, needed.end);
       const TileGrid tiles{step, cut.tile};
       for (Index i = 0; i < tiles.count(); ++i) {
@@ -159,9 +190,8 @@ struct Forward {
         TileState one = state(0);
         for (Index kv = band.head_begin; kv < band.head_end; ++kv) {
           const Index at = kv - band.head_begin;
-          const PackedKeys ring{m.keys, m.values, m.k_pitch, m.v_pitch, m.rows};
-          const PackedKeys more{m.more_keys, m.more_values, m.k_pitch, m.v_pitch,
-                                static_cast<std::size_t>(p.additional)};
+          const PackedKeys ring{m.keys, m.values, m.k_pitch, m.v_pitch, m.rows, kAlign};
+          const PackedKeys more{m.more_keys, m.more_values, m.k_pitch, m.v_pitch, m.more_rows, kAlign};
           for (Index h = kv * per_kv; h < (kv + 1) * per_kv; ++h) {
             begin(one, tile, q_at, h);
             for (int c = 0; c < chunks; ++c) {
@@ -195,7 +225,7 @@ struct Forward {
         }
         const auto attend_all = [&](const auto& see) HWY_ATTR {
           for (int i = 0; i < count; ++i) {
-            m.chunks[0].clear();
+            m.chunks[0].clear(kAlign);
             see(tile[i], m.chunks[0]);
             TileState s = state(i);
             s.started = m.started[i];
@@ -203,17 +233,17 @@ struct Forward {
             m.started[i] = s.started;
           }
         };
-        RowBlocks blocks(all, std::min(cut.chunk_keys, kMaxRows));
+        RowBlocks blocks(all, std::min(cut.chunk_keys, kMaxRows), kAlign);
         RowBlock& block = *m.block;
         while (blocks.next(block)) {
           for (int i = 0; i < block.runs; ++i) {
             const RowRun& run = block.run[i];
             Index token[kMaxRank];
             token_at(run.token, band.dilation, band.residue, token);
-            pack_tokens(seq[Role::kKey], band.batch, token, band.dilation[2], run.count, p.head_dim, kv,
-                        kv + 1, m.keys, m.k_pitch, 0, run.start);
-            pack_tokens(seq[Role::kValue], band.batch, token, band.dilation[2], run.count, p.value_dim, kv,
-                        kv + 1, m.values, m.v_pitch, 0, run.start);
+            Arithmetic::keys(seq[Role::kKey], band.batch, token, band.dilation[2], run.count, p.head_dim, kv,
+                             kv + 1, m.keys, m.k_pitch, 0, run.start);
+            Arithmetic::values(seq[Role::kValue], band.batch, token, band.dilation[2], run.count, p.value_dim,
+                               kv, kv + 1, m.values, m.v_pitch, 0, run.start);
           }
           attend_all([&](const QueryTile& own, Chunk& chunk) { see_block(own, block, chunk); });
         }
@@ -221,10 +251,10 @@ struct Forward {
         for (Index first = 0; first < p.additional; first += cut.chunk_keys) {
           const Index n = min_of(p.additional - first, cut.chunk_keys), token[kMaxRank] = {0, 0, first};
           (void)origin;
-          pack_tokens(seq[Role::kAdditionalKey], band.batch, token, 1, n, p.head_dim, kv, kv + 1, m.keys,
-                      m.k_pitch, 0, 0);
-          pack_tokens(seq[Role::kAdditionalValue], band.batch, token, 1, n, p.value_dim, kv, kv + 1, m.values,
-                      m.v_pitch, 0, 0);
+          Arithmetic::keys(seq[Role::kAdditionalKey], band.batch, token, 1, n, p.head_dim, kv, kv + 1, m.keys,
+                           m.k_pitch, 0, 0);
+          Arithmetic::values(seq[Role::kAdditionalValue], band.batch, token, 1, n, p.value_dim, kv, kv + 1,
+                             m.values, m.v_pitch, 0, 0);
           attend_all(
               [&](const QueryTile&, Chunk& chunk) { chunk.see_additional(kL, 0, static_cast<int>(n)); });
         }
@@ -238,9 +268,9 @@ struct Forward {
   }
 };
 
-template <int kL>
+template <int kL, class Arithmetic = FloatArithmetic<kL>>
 void tuned_forward(const Band& band, std::byte* memory) {
-  Forward<kL> f(band, memory);
+  Forward<kL, Arithmetic> f(band, memory);
   if (band.cut->streamed) f.run_streamed();
   else f.run_banded();
 }

@@ -149,7 +149,9 @@ void see_everything(const RowBlock& block, Sight<T>& sight) {
 // Walks through a box of rows, block by block, in raster order.
 class RowBlocks {
  public:
-  RowBlocks(const Box& rows, int rows_per_block) : box_(rows), capacity_(rows_per_block) {
+  // align: a run's first row is its coordinate along the last axis, modulo this.
+  RowBlocks(const Box& rows, int rows_per_block, int align = 1)
+      : box_(rows), capacity_(rows_per_block), align_(align) {
     for (int a = 0; a < kMaxRank; ++a) at_[a] = rows.axis[a].begin;
     if (rows.empty()) at_[0] = rows.axis[0].end;
   }
@@ -157,7 +159,9 @@ class RowBlocks {
   // False when there are no more rows.
   bool next(RowBlock& block) {
     block.rows = block.runs = 0;
-    while (block.rows < capacity_ && at_[0] < box_.axis[0].end) {
+    while (at_[0] < box_.axis[0].end) {
+      block.rows = (block.rows + align_ - 1) / align_ * align_ + static_cast<int>(at_[2] % align_);
+      if (block.rows >= capacity_) break;
       RowRun& run = block.run[block.runs++];
       std::copy(at_, at_ + kMaxRank, run.token);
       run.start = block.rows;
@@ -174,7 +178,7 @@ class RowBlocks {
 
  private:
   Box box_;
-  int capacity_;
+  int capacity_, align_;
   Index at_[kMaxRank];
 };
 

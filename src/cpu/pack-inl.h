@@ -36,9 +36,12 @@ HWY_INLINE void pack_row(const GridView& v, Index at, Index n, float* HWY_RESTRI
 struct PackedKeys {
   float *k = nullptr, *v = nullptr;
   std::size_t k_pitch = 0, v_pitch = 0, rows = 0;  // rows of a head
+  std::size_t keys_per_row = 1;                    // of v
 
   float* k_of(Index head) const { return k + static_cast<std::size_t>(head) * rows * k_pitch; }
-  float* v_of(Index head) const { return v + static_cast<std::size_t>(head) * rows * v_pitch; }
+  float* v_of(Index head) const {
+    return v + static_cast<std::size_t>(head) * (rows / keys_per_row) * v_pitch;
+  }
 };
 
 // n tokens from `token` on, `stride` apart along the last axis, of heads [begin, end), to rows from `row` on. All
@@ -54,34 +57,49 @@ inline void pack_tokens(const GridView& view, Index batch, const Index* token, I
   }
 }
 
+// How keys and values are packed; bf16_pack-inl.h has another way.
+struct FloatPacking {
+  static constexpr int kKeysPerRow = 1;  // of packed values
+  template <class... Args>
+  static void keys(const Args&... args) {
+    pack_tokens(args...);
+  }
+  template <class... Args>
+  static void values(const Args&... args) {
+    pack_tokens(args...);
+  }
+};
+
 // Packs the keys whose coordinate on the ring's axis is in `fresh`; keys: those of the whole band.
-inline void pack_ring_slots(const Band& band, const BandScratch& m, Interval fresh, const Box& keys) {
+template <class Packing = FloatPacking>
+void pack_ring_slots(const Band& band, const BandScratch& m, Interval fresh, const Box& keys) {
   const Cut& cut = *band.cut;
   const Sequence& seq = *band.sequence;
   Box box = keys;
   box.axis[cut.ring_axis] = fresh;
-  Ring{cut.ring_axis, cut.slots}.for_each_run(
+  Ring{cut.ring_axis, cut.slots, cut.keys_per_row()}.for_each_run(
       keys, box, Index{1} << 40, [&](Index t, Index y, Interval x, Index row) HWY_ATTR {
         const Index coord[kMaxRank] = {t, y, x.begin};
         Index token[kMaxRank];
         token_at(coord, band.dilation, band.residue, token);
-        pack_tokens(seq[Role::kKey], band.batch, token, band.dilation[2], x.size(), band.problem->head_dim,
-                    band.head_begin, band.head_end, m.keys, m.k_pitch, m.rows, row);
-        pack_tokens(seq[Role::kValue], band.batch, token, band.dilation[2], x.size(), band.problem->value_dim,
-                    band.head_begin, band.head_end, m.values, m.v_pitch, m.rows, row);
+        Packing::keys(seq[Role::kKey], band.batch, token, band.dilation[2], x.size(), band.problem->head_dim,
+                      band.head_begin, band.head_end, m.keys, m.k_pitch, m.rows, row);
+        Packing::values(seq[Role::kValue], band.batch, token, band.dilation[2], x.size(),
+                        band.problem->value_dim, band.head_begin, band.head_end, m.values, m.v_pitch, m.rows,
+                        row);
       });
 }
 
-inline void pack_additional_keys(const Band& band, const BandScratch& m) {
+template <class Packing = FloatPacking>
+void pack_additional_keys(const Band& band, const BandScratch& m) {
   const Problem& p = *band.problem;
   const Sequence& seq = *band.sequence;
   const Index token[kMaxRank] = {0, 0, 0};
   if (p.additional == 0) return;
-  const auto rows = static_cast<std::size_t>(p.additional);
-  pack_tokens(seq[Role::kAdditionalKey], band.batch, token, 1, p.additional, p.head_dim, band.head_begin,
-              band.head_end, m.more_keys, m.k_pitch, rows, 0);
-  pack_tokens(seq[Role::kAdditionalValue], band.batch, token, 1, p.additional, p.value_dim, band.head_begin,
-              band.head_end, m.more_values, m.v_pitch, rows, 0);
+  Packing::keys(seq[Role::kAdditionalKey], band.batch, token, 1, p.additional, p.head_dim, band.head_begin,
+                band.head_end, m.more_keys, m.k_pitch, m.more_rows, 0);
+  Packing::values(seq[Role::kAdditionalValue], band.batch, token, 1, p.additional, p.value_dim,
+                  band.head_begin, band.head_end, m.more_values, m.v_pitch, m.more_rows, 0);
 }
 
 // Element indices of head 0 of a tile's lanes.

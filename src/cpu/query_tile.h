@@ -134,32 +134,36 @@ struct Span {
 // Some of the keys that a tile sees. Its arrays of keys are numbered from 0.
 struct Chunk {
   int keys = 0, runs = 0;
+  int align = 1;            // a run's number in the chunk is its row, modulo this
   bool additional = false;  // the rows are those of the additional keys
   PackedRun run[kChunkRuns];
   std::uint32_t mask[kChunkKeys];  // lanes that see a key; not set in full runs
   int spans[kMostPacks];           // what each group sees
   Span span[kMostPacks][kChunkRuns];
 
-  void clear() {
+  void clear(int to_align = 1) {
     keys = runs = 0;
+    align = to_align;
     additional = false;
     std::fill(spans, spans + kMostPacks, 0);
   }
-  bool room_for(int more, int most_keys) const { return keys + more <= most_keys && runs < kChunkRuns; }
+  bool room_for(int row, int more, int most_keys) const {
+    return start(row) + more <= most_keys && runs < kChunkRuns;
+  }
 
   // Keys x of row (t, y), packed from `row` on; inside the tile's hull, and there is room.
   void see(const QueryTile& tile, Index t, Index y, Interval x, int row) {
     const int n = static_cast<int>(x.size());
     PackedRun r{
-        row, keys, n,
+        row, start(row), n,
         tile.core.axis[0].contains(t) && tile.core.axis[1].contains(y) && tile.core.axis[2].contains(x)};
     if (!r.full) {
       const std::uint32_t lanes = tile.lanes_that_see(0, t) & tile.lanes_that_see(1, y);
       if (lanes == 0) return;
-      tile.lanes_that_see(x, mask + keys);
-      for (int i = 0; i < n; ++i) mask[keys + i] &= lanes;
+      tile.lanes_that_see(x, mask + r.at);
+      for (int i = 0; i < n; ++i) mask[r.at + i] &= lanes;
     }
-    keys += n;
+    keys = r.at + n;
     for (int g = 0; g < tile.lanes() / kPack; ++g) {
       const Box& own = tile.pack_hull[g];
       if (!own.axis[0].contains(t) || !own.axis[1].contains(y)) continue;
@@ -181,6 +185,8 @@ struct Chunk {
   }
 
  private:
+  int start(int row) const { return (keys + align - 1) / align * align + row % align; }
+
   void add_span(int g, Span s) {
     Span* last = spans[g] > 0 ? &span[g][spans[g] - 1] : nullptr;
     if (last && last->row + last->count == s.row && last->at + last->count == s.at) last->count += s.count;

@@ -18,8 +18,14 @@ HWY_BEFORE_NAMESPACE();
 namespace nearfield::cpu::HWY_NAMESPACE {
 
 const char* const kTunedTarget = NF_TARGET_NAME;
-const TunedKernels kTuned = {&tuned_forward<16>, &tuned_forward<32>, &tuned_backward<16>, &tuned_backward<32>,
-                             &add_bands};
+#if NF_BF16_TARGET
+#define NF_BF16_KERNEL(lanes) &tuned_forward<lanes, Bf16Arithmetic<lanes>>
+#else
+#define NF_BF16_KERNEL(lanes) nullptr
+#endif
+const TunedKernels kTuned = {&tuned_forward<16>,  &tuned_forward<32>, NF_BF16_KERNEL(16), NF_BF16_KERNEL(32),
+                             &tuned_backward<16>, &tuned_backward<32>, &add_bands};
+#undef NF_BF16_KERNEL
 
 }  // namespace nearfield::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

@@ -25,6 +25,9 @@ struct SharedSums {
 struct TunedKernels {
   void (*forward16)(const Band& band, std::byte* scratch);  // tiles of 16 queries
   void (*forward32)(const Band& band, std::byte* scratch);
+  // In bf16 arithmetic; null where there is none.
+  void (*bf16_forward16)(const Band& band, std::byte* scratch);
+  void (*bf16_forward32)(const Band& band, std::byte* scratch);
   // dQ of a band, and dK and dV of its own keys. False if something was not finite.
   bool (*backward16)(const Band& band, std::byte* scratch);
   bool (*backward32)(const Band& band, std::byte* scratch);
@@ -33,6 +36,10 @@ struct TunedKernels {
 
 // Those of the target that kernels() of kernel.h chose.
 const TunedKernels& tuned_kernels();
+
+// Why the tuned kernels' forward pass multiplies in float32 although the problem allows bf16; nothing if it does not,
+// or the problem does not allow it.
+std::optional<std::string> bf16_refusal(const Problem& problem);
 
 // Why the tuned kernels (or the one that options.kernel names) cannot run the problem; nothing if they can.
 std::optional<std::string> tuned_refusal(const Problem& problem, const PlanOptions& options);

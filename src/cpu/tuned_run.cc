@@ -71,17 +71,34 @@ struct Bands {
 };
 
 // The cut that is predicted to be fastest, or that of the kernel asked for.
-Cut best_cut(const Problem& p, const Grid& grid, const std::string& asked) {
+Cut best_cut(const Problem& p, const Grid& grid, const std::string& asked, bool bf16) {
   std::optional<Cut> best;
   for (const Kind& kind : kKinds) {
     if (!asked.empty() && asked != kind.name) continue;
-    const std::optional<Cut> cut = cut_sequence(p, grid, kind);
+    const std::optional<Cut> cut = cut_sequence(p, grid, kind, bf16);
     if (cut && !best) best = cut;
   }
   return *best;
 }
 
+bool multiplies_bf16(const Problem& p) {
+  return p.direction == Direction::kForward && p.dtype == DType::kBFloat16 && p.precision == Precision::kBF16 &&
+         !bf16_refusal(p);
+}
+
 }  // namespace
+
+std::optional<std::string> bf16_refusal(const Problem& p) {
+  if (p.dtype != DType::kBFloat16 || p.precision != Precision::kBF16) return std::nullopt;
+#if defined(__x86_64__) || defined(__i386__)
+  static const bool here = __builtin_cpu_supports("avx512bf16");
+#else
+  constexpr bool here = false;
+#endif
+  if (!tuned_kernels().bf16_forward16) return "the " + targets()[0] + " kernels multiply in float32";
+  if (!here) return "this processor has no AVX512_BF16";
+  return std::nullopt;
+}
 
 std::optional<std::string> tuned_refusal(const Problem& p, const PlanOptions& options) {
   if (!options.kernel.empty() && options.kernel != "general") {
@@ -93,7 +110,8 @@ std::optional<std::string> tuned_refusal(const Problem& p, const PlanOptions& op
     }
     if (!asked) return "there is none of this name; there are " + names;
     for (Index i = 0; i < sequences(p); ++i)
-      if (!cut_sequence(p, grid_of(p, i), *asked)) return "the keys of a band do not fit its memory";
+      if (!cut_sequence(p, grid_of(p, i), *asked, multiplies_bf16(p)))
+        return "the keys of a band do not fit its memory";
   }
   if (p.dtype == DType::kFloat64) return "float64 takes the general path";
   if (p.bias) return "a bias takes the general path";
@@ -104,10 +122,11 @@ std::optional<std::string> tuned_refusal(const Problem& p, const PlanOptions& op
 
 void plan_tuned(const Problem& p, const PlanOptions& options, Plan& plan) {
   auto own = std::make_shared<OwnPlan>();
+  const bool bf16 = multiplies_bf16(p);
   double computed = 0;
   for (Index i = 0; i < sequences(p); ++i) {
     const Grid grid = grid_of(p, i);
-    own->cuts.push_back(best_cut(p, grid, options.kernel));
+    own->cuts.push_back(best_cut(p, grid, options.kernel, bf16));
     const Cut& cut = own->cuts.back();
     plan.query_tiles.push_back(cut.tile);
     plan.key_tiles.push_back({1, 1, cut.chunk_keys});
@@ -117,7 +136,8 @@ void plan_tuned(const Problem& p, const PlanOptions& options, Plan& plan) {
   }
   const double useful = visible_pairs(p);
   plan.waste = useful > 0 ? computed * static_cast<double>(p.batch) / useful : 1.0;
-  plan.kernel = std::string(own->cuts.empty() ? "b16" : own->cuts[0].name) + ", " + targets()[0];
+  plan.kernel =
+      std::string(own->cuts.empty() ? "b16" : own->cuts[0].name) + (bf16 ? " bf16, " : ", ") + targets()[0];
   plan.shared_bytes = kAlignment;
   if (p.direction == Direction::kBackward) {
     const std::size_t entry = shared_bytes_per_entry(p, *own);
@@ -158,7 +178,9 @@ void run_tuned(const Problem& p, const Plan& plan, const Tensors& tensors, Execu
     band.batch = task / own_bands.total;
     own_bands.set(p, task % own_bands.total, band);
     const TunedKernels& kernels = tuned_kernels();
-    (band.cut->lanes == 32 ? kernels.forward32 : kernels.forward16)(
+    const bool wide = band.cut->lanes == 32;
+    (band.cut->bf16 ? (wide ? kernels.bf16_forward32 : kernels.bf16_forward16)
+                    : (wide ? kernels.forward32 : kernels.forward16))(
         band, scratch + static_cast<std::size_t>(worker) * plan.private_bytes);
   });
   fill_tails(p, tensors);

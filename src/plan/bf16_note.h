@@ -4,17 +4,18 @@
 // What a plan says of the permission to multiply in bf16.
 #pragma once
 
+#include <optional>
 #include <string>
-#include <string_view>
 
 #include "nearfield/problem.h"
 
 namespace nearfield {
 
-// why_not: the reason that the kernel multiplies in float32 after all.
-inline std::string bf16_note(const Problem& p, std::string_view why_not) {
+// why_not: the reason that the kernel multiplies otherwise after all; nothing if it does not.
+inline std::string bf16_note(const Problem& p, const std::optional<std::string>& why_not) {
   if (p.precision != Precision::kBF16) return "";
-  return "bf16 arithmetic is allowed, and not used: " + std::string(why_not);
+  return why_not ? "bf16 arithmetic is allowed, and not used: " + *why_not
+                 : "bf16 arithmetic is allowed, and used";
 }
 
 }  // namespace nearfield

@@ -180,6 +180,8 @@ class Solver {
   }
 
  private:
+  // Allowed, so that it has to be reckoned with. Gradients never are.
+  bool bf16_arithmetic() const { return p_.precision == Precision::kBF16 && p_.dtype == DType::kBFloat16; }
   Accumulators<T>& of(Role r) { return sums_[static_cast<std::size_t>(r)]; }
   std::size_t kept(Role r) const { return sums_[static_cast<std::size_t>(r)].sum.size(); }
   const std::vector<double>& in(Role r) const { return in_[static_cast<std::size_t>(r)]; }
@@ -233,14 +235,18 @@ class Solver {
     std::vector<T> weight(keys.size());
     T largest = -std::numeric_limits<T>::infinity(), total = 0;
     double magnitude = 0;  // of the scores' own terms
+    double flushed = 0;    // ... of those with a subnormal factor, which bf16 arithmetic may take as 0
     for (std::size_t j = 0; j < keys.size(); ++j) {
       T dot = 0, size = 0;
+      double small = static_cast<double>(depth_) * smallest_normal(p_.dtype);  // so may sums
       for (std::size_t c = 0; c < depth_; ++c) {
-        const T x = static_cast<T>(in(Role::kQuery)[row * depth_ + c]) *
-                    static_cast<T>(in(keys[j].key)[keys[j].k + c]);
+        const double q = in(Role::kQuery)[row * depth_ + c], k = in(keys[j].key)[keys[j].k + c];
+        const T x = static_cast<T>(q) * static_cast<T>(k);
         dot += x;
         size += std::abs(x);
+        if (std::min(std::abs(q), std::abs(k)) < smallest_normal(p_.dtype)) small += std::abs(q * k);
       }
+      if (bf16_arithmetic()) flushed = std::max(flushed, std::abs(static_cast<double>(scale)) * small);
       const T bias = keys[j].bias ? static_cast<T>(in(Role::kBias)[*keys[j].bias]) : T{0};
       weight[j] = scale * dot + bias;
       largest = std::max(largest, weight[j]);
@@ -252,14 +258,22 @@ class Solver {
     of(Role::kLse).sum[row] = lse;
     // Rounding the terms of a score moves it by some eps of their sum, and P relatively by as much.
     const double more = std::log2(static_cast<double>(keys.size())) + 2 * magnitude, c = 4 + more;
-    of(Role::kLse).terms[row] = more;
+    of(Role::kLse).terms[row] = more + flushed / eps_of_arithmetic(p_.dtype);
 
     const Index batch = p_.varlen ? tokens.number : static_cast<Index>(b);
     const std::vector<T> factor = factors(keys, batch, h, tokens.query_raster(q));
     for (std::size_t j = 0; j < keys.size(); ++j)
       for (std::size_t i = 0; i < width_; ++i) {
-        const T x = factor[j] * weight[j] * static_cast<T>(in(keys[j].value)[keys[j].v + i]);
-        of(Role::kOut).add(row * width_ + i, x, static_cast<double>(std::abs(x)), c);
+        const double v = in(keys[j].value)[keys[j].v + i];
+        const T x = factor[j] * weight[j] * static_cast<T>(v);
+        const auto size = static_cast<double>(std::abs(x));
+        // In bf16 arithmetic the weight is rounded to bf16, and products and subnormal factors may be flushed.
+        const double rounded =
+            bf16_arithmetic()
+                ? size + (size * std::expm1(2 * flushed) + smallest_normal(p_.dtype) * (1 + std::abs(v))) /
+                             unit_roundoff(p_.dtype)
+                : 0.0;
+        of(Role::kOut).add(row * width_ + i, x, size, c, rounded);
       }
     if (backward_) one_gradient(row, keys, weight, factor, scale, c);
   }

@@ -25,7 +25,8 @@ std::vector<Index> shape_for(const Problem& problem, Role role);
 //   terms       sum of the absolute values of the products it is the sum of ...
 //   weighted    ... and the same, each weighted by the c of its softmax: 4 + log2(keys), and twice the
 //               largest sum of the absolute terms of a score (bias included), which are rounded too
-//   out_terms   the part of a gradient that comes from the rounded output O
+//   out_terms   what is rounded to the dtype on the way: the part of a gradient that comes from the output O;
+//               in bf16 arithmetic the terms of O, whose weights are
 struct Bound {
   double exact = 0, weighted = 0, terms = 0, out_terms = 0;
 };
