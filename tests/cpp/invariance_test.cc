@@ -109,6 +109,8 @@ TEST(Invariance, PackedSequencesAreThoseAlone) {
            "na:fwd:f32:b1h2kv1d16:8x9+5x7+16x4:k3x3+5x7+2x4:s1x1+2x3+1x2:d2x3+1x1+4x1:c00+10+01:tail=2,3:lse",
            "na:fwd:f32:b1h2kv1d40:130+7+300+33:k31+7+49+3:lse",
            "na:fwd:bf16:b1h2kv2d16:3x4x5+6x6x6:k3x3x3:c100:lse",
+           "na:fwd:bf16:b1h2kv1d40:130+7+300+33:k31+7+48+3:prec=bf16:lse",
+           "att:fwd:bf16:b1h2kv1d24:5,9+70,70+64,65:ctl:prec=bf16:lse",
            "na:fwd:f64:b1h2kv2d16:3x40+40x3:k3x3:lse",
            "att:fwd:f32:b1h2kv1d16:5,9+70,3+0,4+33,34+1,150:lse",
            "att:fwd:f32:b1h4kv1d24:5,9+70,3+3,0+33,200:cbr:tail=5,9:lse",
@@ -165,8 +167,9 @@ TEST(Invariance, AListOfOneGridIsTheGrid) {
 TEST(Invariance, BatchEntriesAreThoseAlone) {
   for (const char* text :
        {"na:fwd:f32:b5h2kv1d16:8x9:k3x3:add=5:lse", "na:fwd:f32:b3h2kv2d16:100:k33:d2:lse",
-        "att:fwd:bf16:b4h2kv1d16:70,33:cbr:lse", "na:fwd:f32:b70h1kv1d8:6x6:k3x3:lse",
-        "na:fwd:f32:b3h1kv1d24:17x30:k9x13:lse", "att:fwd:f32:b3h1kv1d16:150,170:ctl:lse"}) {
+        "att:fwd:bf16:b4h2kv1d16:70,33:cbr:lse", "na:fwd:bf16:b5h2kv1d16:8x9:k3x4:add=5:prec=bf16:lse",
+        "na:fwd:f32:b70h1kv1d8:6x6:k3x3:lse", "na:fwd:f32:b3h1kv1d24:17x30:k9x13:lse",
+        "att:fwd:f32:b3h1kv1d16:150,170:ctl:lse"}) {
     Case batch(text);
     Problem one = batch.problem();
     one.batch = 1;
