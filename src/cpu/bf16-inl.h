@@ -50,13 +50,10 @@ NF_BF16_ATTR void score_pairs(const std::uint32_t* HWY_RESTRICT keys, std::size_
     for (int v = 0; v < V; ++v) acc[j][v] = _mm512_setzero_ps();
   for (std::size_t c = 0; c < depth; ++c) {
     Pairs q[V];
-    for (int v = 0; v < V; ++v) {
-      q[v] = _mm512_load_si512(queries + c * kL + v * kFloats);
-      pin_pairs(q[v]);
-    }
+    for (int v = 0; v < V; ++v) q[v] = pinned_pairs(_mm512_load_si512(queries + c * kL + v * kFloats));
     for (int j = 0; j < J; ++j) {
       Pairs k = _mm512_set1_epi32(static_cast<int>(keys[static_cast<std::size_t>(j) * step + c]));
-      if (V > 1) pin_pairs(k);
+      if (V > 1) k = pinned_pairs(k);
       for (int v = 0; v < V; ++v) acc[j][v] = dot_pairs(acc[j][v], q[v], k);
     }
   }
@@ -169,11 +166,11 @@ NF_BF16_ATTR HWY_INLINE void weigh_pair(__m512 (&acc)[kPack][C], const std::uint
   for (int v = 0; v < C; ++v) {
     x[v] = _mm512_load_si512(row + v * kFloats);
     if (kHalf) x[v] = _mm512_and_si512(x[v], _mm512_set1_epi32(static_cast<int>(mask)));
-    pin_pairs(x[v]);
+    x[v] = pinned_pairs(x[v]);
   }
   for (int l = 0; l < kPack; ++l) {
     Pairs w = _mm512_set1_epi32(static_cast<int>(p[l]));
-    if (C > 1) pin_pairs(w);
+    if (C > 1) w = pinned_pairs(w);
     for (int v = 0; v < C; ++v) acc[l][v] = dot_pairs(acc[l][v], w, x[v]);
   }
 }

@@ -27,12 +27,12 @@ namespace nearfield::cpu::HWY_NAMESPACE {
 
 using Pairs = __m512i;  // of bfloat16
 
-HWY_INLINE void pin_pairs(Pairs& x) {
+// pinned() of micro-inl.h.
+HWY_INLINE Pairs pinned_pairs(Pairs x) {
 #if HWY_COMPILER_GCC_ACTUAL
   asm volatile("" : "+v"(x));
-#else
-  (void)x;
 #endif
+  return x;
 }
 
 // Channels [c, c + 32) of the n from element `at` on; 0 behind the last.
