@@ -67,8 +67,7 @@ std::optional<Cut> cut_sequence(const Problem& p, const Grid& grid, const Kind& 
              v_pitch = static_cast<Index>(packed_pitch(p.value_dim));
   const bool backward = p.direction == Direction::kBackward;
   const Index align = cut.keys_per_row();
-  const Index row_bytes = (k_pitch * 4 + v_pitch * 4 / align) * (backward ? 2 : 1),
-              value_bytes = kValueBytes;
+  const Index row_bytes = (k_pitch * 4 + v_pitch * 4 / align) * (backward ? 2 : 1), value_bytes = kValueBytes;
   cut.chunk_keys = static_cast<int>(clamp(value_bytes / (v_pitch * 4) / 16 * 16, 32, kChunkKeys));
 
   Index extent[kMaxRank], tile_hull[kMaxRank];
