@@ -3,6 +3,7 @@
 #include "cpu/band.h"
 
 #include "cpu/band_scratch.h"
+#include "cpu/stencil.h"
 
 namespace nearfield::cpu {
 namespace {
@@ -13,21 +14,6 @@ constexpr Index kMostRingBytes = 48 << 20;  // beyond it streams
 constexpr Index kContiguous = 512;          // bytes of a token read at once, if there is a choice
 constexpr Index kMacroQueries = 512, kBackwardMacroQueries = 1024;
 constexpr Index kMostBands = 8;  // backward, along the ring's axis
-
-// The most keys that `length` consecutive queries of a dilation group span, any group.
-Index widest_hull(const Axis& axis, Index length) {
-  const Axis own = group(axis, 0);
-  const Index all = ceil_div(axis.keys.size(), axis.dilation);
-  if (axis.rule != Rule::kWindow && axis.rule != Rule::kWindowCausal) return all;
-  if (own.query_extent == own.key_extent) return min_of(all, own.window + length + own.stride - 2);
-  Index most = 0;  // one group: a query layout of its own admits no dilation here, but may on other axes
-  for (Index g = 0; g < axis.dilation; ++g) {
-    const Axis one = group(axis, g);
-    for (Index q = one.queries.begin; q < one.queries.end; q += length)
-      most = max_of(most, hull(one, {q, min_of(q + length, one.queries.end)}).size());
-  }
-  return most;
-}
 
 // The sub-box of four queries with the fewest computed pairs.
 TileShape best_pack(const Grid& grid, const TileShape& tile) {
@@ -54,7 +40,22 @@ TileShape full_tile(const Grid& grid, Index lanes) {
 
 }  // namespace
 
+Index widest_hull(const Axis& axis, Index length) {
+  const Axis own = group(axis, 0);
+  const Index all = ceil_div(axis.keys.size(), axis.dilation);
+  if (axis.rule != Rule::kWindow && axis.rule != Rule::kWindowCausal) return all;
+  if (own.query_extent == own.key_extent) return min_of(all, own.window + length + own.stride - 2);
+  Index most = 0;  // one group: a query layout of its own admits no dilation here, but may on other axes
+  for (Index g = 0; g < axis.dilation; ++g) {
+    const Axis one = group(axis, g);
+    for (Index q = one.queries.begin; q < one.queries.end; q += length)
+      most = max_of(most, hull(one, {q, min_of(q + length, one.queries.end)}).size());
+  }
+  return most;
+}
+
 std::optional<Cut> cut_sequence(const Problem& p, const Grid& grid, const Kind& kind, bool bf16) {
+  if (kind.stencil) return cut_stencil(p, grid);
   const int lanes = kind.lanes;
   Cut cut;
   cut.name = kind.name;
@@ -143,7 +144,7 @@ std::optional<Cut> cut_sequence(const Problem& p, const Grid& grid, const Kind& 
 }
 
 std::size_t band_scratch_bytes(const Problem& p, const Cut& cut) {
-  return BandScratch(p, cut, nullptr).bytes;
+  return cut.stencil ? stencil_scratch(p, cut) : BandScratch(p, cut, nullptr).bytes;
 }
 
 }  // namespace nearfield::cpu

@@ -17,6 +17,7 @@
 
 #include "cpu/query_tile.h"
 #include "cpu/share.h"
+#include "cpu/stencil_cut.h"
 #include "plan/grid_view.h"
 #include "plan/tiles.h"
 
@@ -40,6 +41,7 @@ struct Cut {
   Index chunks = 0;         // of a tile, at most; additional keys included
   // Streamed.
   TileShape macro{1, 1, 1};  // queries that use packed keys before the next ones are; forward, of a task
+  std::optional<StencilCut> stencil;  // of the stencil kernel: stencil.h
 };
 
 struct Band {
@@ -57,17 +59,22 @@ struct Band {
       nullptr;  // their dK and dV, [shared keys, then additional keys][kv_heads][head_dim + value_dim]
 };
 
-// One way to run a sequence: `b16` and `b32` are banded, `m16` and `m32` streamed, with tiles of 16 or 32 queries.
+// One way to run a sequence: `b16` and `b32` are banded, `m16` and `m32` streamed, with tiles of 16 or 32 queries; `s2`
+// is the stencil kernel.
 struct Kind {
   const char* name;
   int lanes;
   bool streamed;
+  bool stencil = false;
 };
 inline constexpr Kind kKinds[] = {
-    {"b16", 16, false}, {"b32", 32, false}, {"m16", 16, true}, {"m32", 32, true}};
+    {"b16", 16, false}, {"b32", 32, false}, {"m16", 16, true}, {"m32", 32, true}, {"s2", 16, false, true}};
 
 // The cut of one sequence; a function of the sequence alone, not of the batch. Nothing if its ring would be too large.
 std::optional<Cut> cut_sequence(const Problem& problem, const Grid& grid, const Kind& kind, bool bf16 = false);
+
+// The most keys that `length` consecutive queries of a dilation group span, any group.
+Index widest_hull(const Axis& axis, Index length);
 
 // Bytes of scratch memory that a task needs, alignment 64.
 std::size_t band_scratch_bytes(const Problem& problem, const Cut& cut);

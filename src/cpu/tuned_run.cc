@@ -7,6 +7,7 @@
 #include "cpu/general.h"
 #include "cpu/kernel.h"
 #include "cpu/own_plan.h"
+#include "cpu/stencil.h"
 #include "cpu/tuned.h"
 
 namespace nearfield::cpu {
@@ -30,6 +31,13 @@ struct Bands {
     const auto r = static_cast<std::size_t>(c.ring_axis);
     const Index token = p.head_dim * size_of(p.dtype),
                 reach = max_of(s.grid.axis[c.ring_axis].window, c.step);
+    if (c.stencil) {  // bands first: whole tokens are read at once; few of them, for each packs its halo
+      while (2 * total < wanted && shape[r] > 4 * reach) {
+        shape[r] = ceil_div(shape[r], 2 * c.tile[r]) * c.tile[r];
+        count(p);
+      }
+      wanted = ceil_div(wanted, 2);
+    }
     while (total < wanted && heads > 1 && heads / 2 * token >= 512) {
       heads = ceil_div(heads, 2);
       count(p);
@@ -109,6 +117,8 @@ std::optional<std::string> tuned_refusal(const Problem& p, const PlanOptions& op
       if (options.kernel == kind.name) asked = &kind;
     }
     if (!asked) return "there is none of this name; there are " + names;
+    for (Index i = 0; i < sequences(p) && asked->stencil; ++i)
+      if (const auto reason = stencil_refusal(p, grid_of(p, i))) return reason;
     for (Index i = 0; i < sequences(p); ++i)
       if (!cut_sequence(p, grid_of(p, i), *asked, multiplies_bf16(p)))
         return "the keys of a band do not fit its memory";
@@ -130,7 +140,8 @@ void plan_tuned(const Problem& p, const PlanOptions& options, Plan& plan) {
     const Cut& cut = own->cuts.back();
     plan.query_tiles.push_back(cut.tile);
     plan.key_tiles.push_back({1, 1, cut.chunk_keys});
-    computed += computed_pairs(grid, TileSide::kQueries, cut.tile, cut.lanes) +
+    computed += (cut.stencil ? stencil_pairs(grid, cut)
+                             : computed_pairs(grid, TileSide::kQueries, cut.tile, cut.lanes)) +
                 static_cast<double>(p.additional) * static_cast<double>(query_tokens(p, i));
     plan.private_bytes = std::max(plan.private_bytes, aligned(band_scratch_bytes(p, cut)));
   }
@@ -179,9 +190,10 @@ void run_tuned(const Problem& p, const Plan& plan, const Tensors& tensors, Execu
     own_bands.set(p, task % own_bands.total, band);
     const TunedKernels& kernels = tuned_kernels();
     const bool wide = band.cut->lanes == 32;
-    (band.cut->bf16 ? (wide ? kernels.bf16_forward32 : kernels.bf16_forward16)
-                    : (wide ? kernels.forward32 : kernels.forward16))(
-        band, scratch + static_cast<std::size_t>(worker) * plan.private_bytes);
+    const auto run = band.cut->stencil ? stencil_kernel()
+                     : band.cut->bf16  ? (wide ? kernels.bf16_forward32 : kernels.bf16_forward16)
+                                       : (wide ? kernels.forward32 : kernels.forward16);
+    run(band, scratch + static_cast<std::size_t>(worker) * plan.private_bytes);
   });
   fill_tails(p, tensors);
 }

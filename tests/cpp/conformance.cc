@@ -45,6 +45,15 @@ std::vector<std::string> backends_under_test() {
   return {"reference", "cpu"};
 }
 
+bool serves(const std::string& backend, const Problem& problem) {
+  PlanOptions options;
+  options.backend = backend;
+  try {
+    make_plan(problem, options);
+    return true;
+  } catch (const Unsupported&) { return false; }
+}
+
 Case::Case(const std::string& text, double spread) : problem_(parse_problem(text)) {
   // The same data for both directions, whatever the string says about either.
   Rng rng(hash_of(text));

@@ -37,6 +37,9 @@ class ShuffledExecutor final : public Executor {
 // The backends that this process tests: all of them, or only `cpu` when a SIMD target is forced.
 std::vector<std::string> backends_under_test();
 
+// Whether a backend, or one of its kernels (`cpu/b16`), takes the problem.
+bool serves(const std::string& backend, const Problem& problem);
+
 // What a run wrote, by role.
 using Outputs = std::map<Role, Memory>;
 
@@ -51,7 +54,7 @@ class Case {
   std::int64_t& seed() { return seed_; }  // of dropout
   const Answer& answer();                 // of the inputs at the time of the first call
 
-  // Runs one direction; records a failure if anything but the numbers is wrong.
+  // backend: one, or one of its kernels (`cpu/b16`). Runs one direction; records a failure if anything but the numbers is wrong.
   Outputs run(Direction d, const std::string& backend, Executor& executor);
   Outputs run(Direction d, const std::string& backend);
   // Whether every number is within its tolerance. Where numbers that are not finite come in, anything goes.
