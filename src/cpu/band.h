@@ -71,7 +71,8 @@ inline constexpr Kind kKinds[] = {
     {"b16", 16, false}, {"b32", 32, false}, {"m16", 16, true}, {"m32", 32, true}, {"s2", 16, false, true}};
 
 // The cut of one sequence; a function of the sequence alone, not of the batch. Nothing if its ring would be too large.
-std::optional<Cut> cut_sequence(const Problem& problem, const Grid& grid, const Kind& kind, bool bf16 = false);
+std::optional<Cut> cut_sequence(const Problem& problem, const Grid& grid, const Kind& kind,
+                                bool bf16 = false);
 
 // The most keys that `length` consecutive queries of a dilation group span, any group.
 Index widest_hull(const Axis& axis, Index length);

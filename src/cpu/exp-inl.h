@@ -1,7 +1,7 @@
 // Copyright 2026 The nearfield authors.
 // SPDX-License-Identifier: Apache-2.0
 //
-// 2^x for x <= 0 (any x below 128), in float: relative error 1.5e-7, 0 below the normal numbers' reach and for
+// 2^x for x <= 0 (any x below 128), in float: relative error 1.5e-7, 0 below 2^-150 and for
 // -inf, NaN for NaN. Cody-Waite reduction to [0, 1) and a minimax polynomial of degree 5;
 // 2^0 is 1 - 2^-24.
 #if defined(NEARFIELD_CPU_EXP_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -38,10 +38,14 @@ HWY_INLINE V exp2(V x) {
 #else
   const hn::DFromV<V> d;
   const hn::RebindToSigned<decltype(d)> i;
-  const V n = hn::Floor(hn::Max(x, hn::Set(d, -127.0f)));
-  const V p = exp2_polynomial(hn::Sub(x, n));
-  const V scaled = hn::BitCast(d, hn::Add(hn::BitCast(i, p), hn::ShiftLeft<23>(hn::ConvertTo(i, n))));
-  return hn::IfThenElse(hn::IsNaN(x), x, hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, -126.0f)), scaled));
+  const V n = hn::Floor(hn::Max(x, hn::Set(d, -150.0f)));
+  const auto exponent = hn::ConvertTo(i, n),
+             half = hn::ShiftRight<1>(exponent);  // in two steps: 2^n may be subnormal
+  const auto power = [&](auto e)
+                         HWY_ATTR { return hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(e, hn::Set(i, 127)))); };
+  const V scaled =
+      hn::Mul(hn::Mul(exp2_polynomial(hn::Sub(x, n)), power(half)), power(hn::Sub(exponent, half)));
+  return hn::IfThenElse(hn::IsNaN(x), x, hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, -150.0f)), scaled));
 #endif
 }
 

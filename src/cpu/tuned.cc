@@ -23,7 +23,7 @@ const char* const kTunedTarget = NF_TARGET_NAME;
 #else
 #define NF_BF16_KERNEL(lanes) nullptr
 #endif
-const TunedKernels kTuned = {&tuned_forward<16>,  &tuned_forward<32>, NF_BF16_KERNEL(16), NF_BF16_KERNEL(32),
+const TunedKernels kTuned = {&tuned_forward<16>,  &tuned_forward<32>,  NF_BF16_KERNEL(16), NF_BF16_KERNEL(32),
                              &tuned_backward<16>, &tuned_backward<32>, &add_bands};
 #undef NF_BF16_KERNEL
 

@@ -90,8 +90,8 @@ Cut best_cut(const Problem& p, const Grid& grid, const std::string& asked, bool 
 }
 
 bool multiplies_bf16(const Problem& p) {
-  return p.direction == Direction::kForward && p.dtype == DType::kBFloat16 && p.precision == Precision::kBF16 &&
-         !bf16_refusal(p);
+  return p.direction == Direction::kForward && p.dtype == DType::kBFloat16 &&
+         p.precision == Precision::kBF16 && !bf16_refusal(p);
 }
 
 }  // namespace
