@@ -3,20 +3,24 @@
 """The pictures of these pages: `python docs/make_pictures.py` writes docs/images/*.svg.
 
 Nothing here knows what a window is. Which keys a query sees is asked of the library: where every value is
-a unit vector of its own, the output of a query is its row of the attention matrix.
+a unit vector of its own, the output of a query is its row of the attention matrix; and nf_intervals() has
+the interval of every query per axis.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
 
 import nearfield as nf
+from nearfield import _core
 
 IMAGES = Path(__file__).parent / "images"
 CELL = 14  # pixels
 PLAIN, SEEN, QUERY, SHARED, INK = "#eceff3", "#f0a63c", "#1f4e79", "#7fa8cc", "#222222"
+FULL, FRESH, GREY = "#8fbf7f", "#d98880", "#d3d9e0"
 
 
 def seen(queries: tuple, keys: tuple, **arguments):
@@ -139,7 +143,138 @@ def query_layouts() -> str:
     return svg(600, bottom + 30, parts)
 
 
-PICTURES = {"windows.svg": windows, "query-layouts.svg": query_layouts}
+PACK = 2  # queries of a pack, per axis, of a tile of 4 x 4
+
+
+def outline(left: float, up: float, box, size: float = CELL, color: str = QUERY, dash: str = "") -> str:
+    """A rectangle around cells of `box`, (begin, end) per axis."""
+    (top, bottom), (west, east) = box
+    dashes = f' stroke-dasharray="{dash}"' if dash else ""
+    return (
+        f'<rect x="{left + west * size - 0.5:g}" y="{up + top * size - 0.5:g}" '
+        f'width="{(east - west) * size:g}" height="{(bottom - top) * size:g}" fill="none" stroke="{color}" '
+        f'stroke-width="1.6"{dashes}/>'
+    )
+
+
+def box_table(extent: tuple, *boxes):
+    """[*extent], bool: tokens that lie in one of the boxes, (begin, end) per axis."""
+    table = torch.zeros(extent, dtype=torch.bool)
+    for box in boxes:
+        table[tuple(slice(*interval) for interval in box)] = True
+    return table
+
+
+class Tile:
+    """A query tile of a problem of two axes as src/cpu/query_tile.h has it; the geometry is the library's."""
+
+    def __init__(self, problem: str, corner: tuple[int, int]):
+        shape = re.search(r"query tile (\d+)x(\d+)", nf.explain(f"{problem}@cpu/b16"))
+        self.shape = int(shape[1]), int(shape[2])
+        axes = [_core.intervals(problem, 0, axis) for axis in (0, 1)]
+        self.sees = [list(zip(a["begin"], a["end"], strict=True)) for a in axes]
+        self.extent = len(self.sees[0]), len(self.sees[1])
+        self.box = tuple((c, c + n) for c, n in zip(corner, self.shape, strict=True))
+        self.hull = self.hull_of(self.box)
+        self.core = tuple((s[e - 1][0], s[b][1]) for s, (b, e) in zip(self.sees, self.box, strict=True))
+        (y0, y1), (x0, x1) = self.box
+        self.packs = [
+            ((y, y + PACK), (x, x + PACK)) for y in range(y0, y1, PACK) for x in range(x0, x1, PACK)
+        ]
+        self.lanes = [  # a pack's four queries follow each other
+            (y + i, x + j) for (y, _), (x, _) in self.packs for i in range(PACK) for j in range(PACK)
+        ]
+
+    def hull_of(self, box):
+        """The keys that some query of a box sees."""
+        return tuple((s[b][0], s[e - 1][1]) for s, (b, e) in zip(self.sees, box, strict=True))
+
+    def full(self, y: int) -> bool:
+        """Every lane sees every key of this row of the hull."""
+        (top, bottom), (west, east) = self.core
+        return top <= y < bottom and west <= self.hull[1][0] and self.hull[1][1] <= east
+
+    def scores(self):
+        """[lanes, rows of the hull, keys of a row], bool: the pairs that count."""
+        rows, columns = (range(*interval) for interval in self.hull)
+        table = [
+            [[ys[0] <= y < ys[1] and xs[0] <= x < xs[1] for x in columns] for y in rows]
+            for ys, xs in ((self.sees[0][y], self.sees[1][x]) for y, x in self.lanes)
+        ]
+        return torch.tensor(table)
+
+
+def query_tile() -> str:
+    """A step of a band, a tile inside it and one at its border; S of the first tile, pair by pair."""
+    problem = "na:fwd:f32:b1h1kv1d64:16x16:k7x7"
+    inner, border = Tile(problem, (4, 4)), Tile(problem, (8, 0))
+    parts, top, gap = [], 42, 56
+    side, extent = inner.extent[0] * CELL, inner.extent
+    panels = [20 + i * (side + gap) for i in range(3)]
+
+    step = tuple(((y, y + inner.shape[0]), (0, extent[1])) for y in (0, inner.box[0][0]))
+    before, now = (inner.hull_of(s) for s in step)
+    kept, fresh = ((now[0][0], before[0][1]), now[1]), ((before[0][1], now[0][1]), now[1])
+    left = panels[0]
+    parts += [text(left, top - 22, "a step of a band, kernel_size=7", bold=True)]
+    parts.append(text(left, top - 7, "four rows of queries; ten of keys in the ring"))
+    parts.append(cells(left, top, ~box_table(extent, now), PLAIN))
+    parts += [cells(left, top, box_table(extent, box), c) for box, c in ((kept, SEEN), (fresh, FRESH))]
+    parts.append(cells(left, top, box_table(extent, step[1]), SHARED, inset=3))
+    tiles = (((4, 8), (x, x + inner.shape[1])) for x in range(0, extent[1], inner.shape[1]))
+    parts += [outline(left, top, box) for box in tiles]
+
+    for left, tile, title, caption in (
+        (panels[1], inner, "a tile of it: 4 x 4 queries", "its hull, and that of a pack"),
+        (panels[2], border, "a tile at the border", "four rows of its hull are seen by all"),
+    ):
+        parts += [text(left, top - 22, title, bold=True), text(left, top - 7, caption)]
+        rows = [((y, y + 1), tile.hull[1]) for y in range(*tile.hull[0])]
+        hull = box_table(extent, tile.hull)
+        whole = box_table(extent, *(r for r in rows if tile.full(r[0][0])))
+        parts += [cells(left, top, ~hull, PLAIN), cells(left, top, hull & ~whole, SEEN)]
+        parts += [cells(left, top, whole, FULL)] if whole.any() else []
+        parts.append(cells(left, top, box_table(extent, tile.box), SHARED, inset=3))
+        if tile is inner:
+            parts.append(cells(left, top, box_table(extent, tile.packs[0]), QUERY, inset=3))
+            parts.append(outline(left, top, tile.hull_of(tile.packs[0])))
+        parts.append(outline(left, top, tile.hull, color=INK, dash="4 2"))
+    y = top + side + 12
+    parts += legend(y, ((20, SHARED, "queries"), (105, QUERY, "of a pack"), (205, SEEN, "keys")))
+    parts += legend(y, ((275, FRESH, "packed by this step"), (445, FULL, "full runs: no masks")))
+
+    size, left, up = 6, 70, y + 78
+    table = inner.scores()
+    lanes, height, width = table.shape
+    pitch, down = width * size + 6, PACK**2 * size + 6
+    words = f"S of the tile in the middle: {lanes} lanes, {height} runs of {width} keys"
+    parts += [text(20, up - 30, words, bold=True)]
+    parts.append(text(20, up - 14, "Q K^T computes all of it, P V what is outlined"))
+    for n, pack in enumerate(inner.packs):
+        row = up + n * down
+        parts.append(text(20, row + 16, f"pack {n}"))
+        (y0, y1), (x0, x1) = inner.hull_of(pack)
+        for run in range(height):
+            mine = table[n * PACK**2 : (n + 1) * PACK**2, run]
+            at, key = left + run * pitch, run + inner.hull[0][0]
+            parts += [cells(at, row, ~mine, GREY, size), cells(at, row, mine, SEEN, size)]
+            if y0 <= key < y1:
+                west = inner.hull[1][0]
+                parts.append(outline(at, row, ((0, PACK**2), (x0 - west, x1 - west)), size))
+    bottom = up + len(inner.packs) * down + 8
+    visited = sum((y1 - y0) * (x1 - x0) for (y0, y1), (x0, x1) in map(inner.hull_of, inner.packs))
+    pairs = table.sum().item()
+    used = f"of use: {pairs / table.numel():.0%} of S, {pairs / visited / PACK**2:.0%} of P V"
+    parts += legend(bottom, ((20, SEEN, "pairs that count"), (160, GREY, "computed in vain")))
+    parts.append(text(310, bottom + 11, used))
+    return svg(panels[2] + side + 20, bottom + 30, parts)
+
+
+PICTURES = {
+    "windows.svg": windows,
+    "query-layouts.svg": query_layouts,
+    "cpu-tile.svg": query_tile,
+}
 
 if __name__ == "__main__":
     for name, draw in PICTURES.items():
