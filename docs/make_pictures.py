@@ -270,6 +270,75 @@ def query_tile() -> str:
     return svg(panels[2] + side + 20, bottom + 30, parts)
 
 
+# What a count of src/cpu/cost.h is spent on.
+PHASES = {
+    "pack": ("#5b8db8", "Pack Convert Shared"),
+    "memory": ("#a9c3dc", "Row Segment Near NearRow NearSegment Far Ring"),
+    "scores": ("#f0a63c", "Score ScoreRun"),
+    "softmax": ("#c8553d", "Exp Bias Draw"),
+    "P V": ("#8fbf7f", "Weigh WeighRow Span"),
+    "dK, dV": ("#4f8a4a", "Spread SpreadRow"),
+    "queries, output": ("#8c7aa9", "Query Chunk"),
+    "geometry, tasks": ("#b8bec6", "Call Task Tile Piece Head"),
+}
+
+
+def phase_seconds(call: dict, direction: str, machine: str) -> tuple[str, dict[str, float]]:
+    """The kernel that is the fastest on a class of machines, and the seconds that it spends on every phase.
+
+    call: nf_problem's answer, whose kernels have counts; the weights are those of src/cpu/cost_table.h.
+    """
+    folder = Path(__file__).parents[1] / "src" / "cpu"
+    counts = re.findall(r"^ +k(\w+), +//", (folder / "cost.h").read_text(), re.MULTILINE)
+    row = r"\{Machine::k(\w+),\s*\"(\w+)\",\s*Direction::k(\w+),\s*\{([^}]*)\}\}"
+    weights = {
+        kernel: [float(w) for w in numbers.split(",") if w.strip()]
+        for name, kernel, way, numbers in re.findall(row, (folder / "cost_table.h").read_text())
+        if (name, way) == (machine, {"fwd": "Forward", "bwd": "Backward"}[direction])
+    }
+    phase_of = {count: name for name, (_, mine) in PHASES.items() for count in mine.split()}
+    best = {}
+    for kernel in call["kernels"]:
+        if kernel["name"] not in weights:
+            continue
+        phases = dict.fromkeys(PHASES, 0.0)
+        for name, n, w in zip(counts, kernel["counts"], weights[kernel["name"]], strict=True):
+            phases[phase_of[name]] += n * w * 1e-12  # weights are picoseconds
+        best[kernel["name"]] = phases
+    fastest = min(best, key=lambda name: sum(best[name].values()))
+    return fastest, best[fastest]
+
+
+def where_time_goes(machine: str = "Zen4") -> str:
+    """A bar per problem of bench/problems/speed.txt: shares of the time predicted for one thread.
+
+    Counts are those of the SIMD target in use, so draw it where that is AVX-512.
+    """
+    lines = (Path(__file__).parents[1] / "bench" / "problems" / "speed.txt").read_text().splitlines()
+    named = [line.split() for line in lines if line.strip() and not line.startswith("#")]
+    width, bar, top = 300, 20, 56
+    parts, x, bottom = [], 20, top
+    for phase, (color, _) in PHASES.items():
+        parts += legend(8, ((x, color, phase),))
+        x += 34 + 7 * len(phase)
+    for i, (direction, title) in enumerate((("fwd", "forward"), ("bwd", "backward"))):
+        left, y = 56 + i * (width + 170), top
+        parts.append(text(left, top - 8, title, bold=True))
+        for name, problem in (n for n in named if f":{direction}:" in n[1]):
+            kernel, phases = phase_seconds(_core.problem(problem), direction, machine)
+            total, before, edge = sum(phases.values()), 0.0, left
+            for phase, seconds in phases.items():
+                before += seconds
+                begin, edge = edge, left + round(width * before / total)
+                size = f'x="{begin}" y="{y}" width="{edge - begin}" height="{bar - 4}"'
+                parts += [f'<rect {size} fill="{PHASES[phase][0]}"/>'] if edge > begin else []
+            parts.append(text(left - 36, y + 13, name, bold=True))
+            parts.append(text(left + width + 6, y + 13, f"{kernel}, {1e3 * total:.3g} ms"))
+            y += bar
+        bottom = max(bottom, y)
+    return svg(2 * (width + 170), bottom + 12, parts)
+
+
 PICTURES = {
     "windows.svg": windows,
     "query-layouts.svg": query_layouts,
