@@ -200,6 +200,9 @@ NF_BF16_ATTR void weigh_pairs(const Span* HWY_RESTRICT span, int spans,
     for (; n >= 2; n -= 2, row += pitch, p += lanes) weigh_pair<C, false>(acc, row, p, 0);
     if (n > 0) weigh_pair<C, true>(acc, row, p, 0x0000ffffu);
   }
+#if HWY_COMPILER_GCC_ACTUAL  // else the addresses of the rows of `out` are kept for the stores, in vector registers
+  asm volatile("" : "+r"(out_pitch));
+#endif
   NF_UNROLL
   for (int l = 0; l < kPack; ++l)
     for (int v = 0; v < C; ++v)
