@@ -36,6 +36,10 @@ class ShuffledExecutor final : public Executor {
 
 // The backends that this process tests: all of them, or only `cpu` when a SIMD target is forced.
 std::vector<std::string> backends_under_test();
+// The ways in which they can run a problem: "reference", "cpu" with the kernel that the planner chooses, and
+// every other kernel of `cpu` that serves it, "cpu/b16".
+std::vector<std::string> runs_under_test(const Problem& problem);
+inline constexpr const char* kKernels[] = {"general", "b16", "b32", "m16", "m32", "s2"};
 
 // Whether a backend, or one of its kernels (`cpu/b16`), takes the problem.
 bool serves(const std::string& backend, const Problem& problem);
@@ -50,11 +54,13 @@ class Case {
 
   const Problem& problem() const { return problem_; }
   Problem direction(Direction d) const;
+  std::vector<std::string> runs(Direction d) const { return runs_under_test(direction(d)); }
   Memory& input(Role r) { return inputs_[static_cast<std::size_t>(r)]; }
   std::int64_t& seed() { return seed_; }  // of dropout
   const Answer& answer();                 // of the inputs at the time of the first call
 
-  // backend: one, or one of its kernels (`cpu/b16`). Runs one direction; records a failure if anything but the numbers is wrong.
+  // Runs one direction on a backend, or on one of its kernels ("cpu/b16"); records a failure if anything but
+  // the numbers is wrong.
   Outputs run(Direction d, const std::string& backend, Executor& executor);
   Outputs run(Direction d, const std::string& backend);
   // Whether every number is within its tolerance. Where numbers that are not finite come in, anything goes.
@@ -68,7 +74,7 @@ class Case {
   bool solved_ = false;
 };
 
-// Both directions on every backend.
+// Both directions, in every way that there is to run them.
 void expect_conforms(const std::string& text);
 void expect_conforms(Case& c);
 void expect_all(std::initializer_list<const char*> texts);

@@ -77,8 +77,8 @@ TEST(Conformance, Dropout) {
 
 // Another seed, or another entry of the bias, than the oracle was told of is found out.
 TEST(Conformance, SeedAndBiasMatter) {
-  for (const std::string& backend : backends_under_test())
-    for (const Direction d : {Direction::kForward, Direction::kBackward}) {
+  for (const Direction d : {Direction::kForward, Direction::kBackward})
+    for (const std::string& backend : backends_under_test()) {
       Case c("na:fwd:f32:b1h2kv1d8:12:k5:bias:drop=0.3:lse");
       EXPECT_TRUE(c.agrees(c.run(d, backend), backend));
       for (const std::int64_t bit : {std::int64_t{1}, std::int64_t{1} << 32, INT64_MIN}) {

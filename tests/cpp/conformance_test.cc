@@ -278,6 +278,30 @@ TEST(Conformance, RandomSweep) {
   }
 }
 
+// The harness knows every kernel of `cpu`, and each serves something.
+TEST(Conformance, EveryKernelIsUnderTest) {
+  std::string names;
+  for (const char* kernel : testing::kKernels) names += (names.empty() ? "" : ", ") + std::string(kernel);
+  PlanOptions options;
+  options.backend = "cpu/none";
+  try {
+    make_plan(parse_problem("na:fwd:f32:b1h1kv1d8:9:k3"), options);
+    ADD_FAILURE() << "cpu/none is served";
+  } catch (const Unsupported& e) {
+    const std::string message = e.what();
+    EXPECT_EQ(message.substr(message.rfind("there are ")), "there are " + names)
+        << "kKernels of conformance.h is not the list of kernels";
+  }
+  std::string served;
+  for (const char* text : {"na:fwd:f32:b1h1kv1d32:64x64:k7x7", "na:bwd:f32:b1h1kv1d32:64x64:k7x7"}) {
+    options.backend = "cpu";
+    served += make_plan(parse_problem(text), options).plan->kernel + " ";
+    for (const std::string& run : testing::runs_under_test(parse_problem(text))) served += run + " ";
+  }
+  for (const char* kernel : testing::kKernels)
+    EXPECT_NE(served.find(kernel), std::string::npos) << kernel << " serves neither problem: " << served;
+}
+
 // What the specification says and no backend of the host serves yet is refused with a reason.
 TEST(Conformance, WhatIsNotServedIsRefusedWithAReason) {
   struct Refused {

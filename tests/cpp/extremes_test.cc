@@ -11,7 +11,6 @@
 namespace nearfield {
 namespace {
 
-using testing::backends_under_test;
 using testing::Case;
 using testing::expect_conforms;
 using testing::Memory;
@@ -30,21 +29,21 @@ TEST(Extremes, QueriesThatSeeNothing) {
     expect_conforms(c);
     const std::vector<double>& lse = c.answer().exact[static_cast<std::size_t>(Role::kLse)];
     bool some = false;
-    for (const std::string& backend : backends_under_test()) {
-      const Outputs forward = c.run(Direction::kForward, backend),
-                    backward = c.run(Direction::kBackward, backend);
-      for (std::size_t i = 0; i < lse.size(); ++i) {
-        if (lse[i] != -kInfinity) continue;
-        some = true;
-        EXPECT_EQ(forward.at(Role::kLse).get(static_cast<Index>(i)), -kInfinity) << text;
-        for (Index x = 0; x < c.problem().value_dim; ++x)
-          EXPECT_EQ(forward.at(Role::kOut).get(static_cast<Index>(i) * c.problem().value_dim + x), 0.0)
-              << text;
-        for (Index x = 0; x < c.problem().head_dim; ++x)
-          EXPECT_EQ(backward.at(Role::kGradQuery).get(static_cast<Index>(i) * c.problem().head_dim + x), 0.0)
-              << text;
+    for (const Direction d : kDirections)
+      for (const std::string& backend : c.runs(d)) {
+        const bool forward = d == Direction::kForward;
+        const Outputs outputs = c.run(d, backend);
+        const Memory& rows = outputs.at(forward ? Role::kOut : Role::kGradQuery);
+        const Index width = forward ? c.problem().value_dim : c.problem().head_dim;
+        for (std::size_t i = 0; i < lse.size(); ++i) {
+          if (lse[i] != -kInfinity) continue;
+          some = true;
+          const auto query = static_cast<Index>(i);
+          if (forward) { EXPECT_EQ(outputs.at(Role::kLse).get(query), -kInfinity) << text << "@" << backend; }
+          for (Index x = 0; x < width; ++x)
+            EXPECT_EQ(rows.get(query * width + x), 0.0) << text << "@" << backend;
+        }
       }
-    }
     EXPECT_TRUE(some) << text;
   }
 }
@@ -64,7 +63,7 @@ TEST(Extremes, GivenThatAQuerySawNothing) {
       c.input(Role::kLse).set(row, -kInfinity);
       for (Index i = 0; i < width; ++i) c.input(Role::kOut).set(row * width + i, 0.0);
     }
-    for (const std::string& backend : backends_under_test())
+    for (const std::string& backend : c.runs(Direction::kBackward))
       EXPECT_TRUE(without.agrees(c.run(Direction::kBackward, backend), backend));
   }
 }
@@ -87,8 +86,8 @@ TEST(Extremes, ScoresOfOneSign) {
         c.input(Role::kQuery).set(i * 8 + x, x == 0 ? score : 0.0);
         c.input(Role::kKey).set(i * 8 + x, x == 0 ? 1.0 : static_cast<double>(i));
       }
-    for (const std::string& backend : backends_under_test())
-      for (const Direction d : kDirections) {
+    for (const Direction d : kDirections)
+      for (const std::string& backend : c.runs(d)) {
         if (std::abs(score) > 1e38 && d == Direction::kBackward) continue;  // gradients beyond float32
         EXPECT_TRUE(c.agrees(c.run(d, backend), backend)) << score;
       }
@@ -119,7 +118,7 @@ TEST(Extremes, LargeAndTinyValues) {
     Case c("na:fwd:f32:b1h1kv1d8:30:k7:add=2:lse");
     for (const Role r : {Role::kValue, Role::kAdditionalValue})
       for (Index i = 0; i < c.input(r).elements(); ++i) c.input(r).set(i, c.input(r).get(i) * size);
-    for (const std::string& backend : backends_under_test())
+    for (const std::string& backend : c.runs(Direction::kForward))
       EXPECT_TRUE(c.agrees(c.run(Direction::kForward, backend), backend)) << size;
   }
 }
@@ -159,8 +158,8 @@ TEST(Extremes, NonFiniteQueriesAndKeysReachOnlyWhoSeesThem) {
       c.input(p.role).set(p.row * depth + depth / 2, poison);
       SCOPED_TRACE(::testing::Message() << poison << " in " << name_of(p.role) << " row " << p.row);
       const std::vector<double>& lse = c.answer().exact[static_cast<std::size_t>(Role::kLse)];
-      for (const std::string& backend : backends_under_test())
-        for (const Direction d : kDirections) {
+      for (const Direction d : kDirections)
+        for (const std::string& backend : c.runs(d)) {
           const Outputs outputs = c.run(d, backend);
           EXPECT_TRUE(c.agrees(outputs, backend));
           if (d == Direction::kBackward || !std::isnan(poison)) continue;
