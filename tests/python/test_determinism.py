@@ -20,6 +20,8 @@ DETERMINISM = [
     na((150,), (31,), dilation=3, causal=True, additional=5, heads=4, batch=2, kv_heads=2),
     na((6, 10, 8), (3, 3, 5), causal=(True, False, False), heads=1, kv_heads=1),
     dense(300, 210, "br", heads=4, kv_heads=1),
+    na((80, 20), (7, 7), heads=2, kv_heads=2, dim=32, value_dim=32),
+    na((700,), (63,), heads=4, kv_heads=4),
 ]
 
 
