@@ -74,6 +74,9 @@ inline constexpr Kind kKinds[] = {
 std::optional<Cut> cut_sequence(const Problem& problem, const Grid& grid, const Kind& kind,
                                 bool bf16 = false);
 
+// The most keys that `length` consecutive queries of a dilation group span, any group.
+Index widest_hull(const Axis& axis, Index length);
+
 // Bytes of scratch memory that a task needs, alignment 64.
 std::size_t band_scratch_bytes(const Problem& problem, const Cut& cut);
 

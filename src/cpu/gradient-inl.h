@@ -51,6 +51,9 @@ HWY_INLINE void spread_tile(const float* HWY_RESTRICT weights, int lanes, std::u
     const int first = __builtin_ctz(packs) * kPack;
     const float* HWY_RESTRICT row = rows + static_cast<std::size_t>(first) * pitch;
     const float* HWY_RESTRICT w = weights + first;
+#if HWY_COMPILER_GCC_ACTUAL
+#pragma GCC unroll 1  // unrolled, it is no faster, and loads move ahead until an accumulator is spilled
+#endif
     for (int l = 0; l < kPack; ++l, row += pitch, ++w) {
       Floats x[C];
       for (int v = 0; v < C; ++v) x[v] = pinned(hn::Load(d, row + v * kFloats));
@@ -67,9 +70,10 @@ HWY_INLINE void spread_tile(const float* HWY_RESTRICT weights, int lanes, std::u
       hn::Store(acc[j][v], d, out + static_cast<std::size_t>(j) * pitch + v * kFloats);
 }
 
-// Keys of a register tile with C vectors of channels.
+// Accumulators of a register tile (NEON: g++ 12 loads the weights ahead of them all), and its keys.
+inline constexpr int kSpreadTile = HWY_TARGET == HWY_NEON ? 20 : kManyRegisters ? 24 : 12;
 template <int C>
-inline constexpr int kSpreadKeys = (kManyRegisters ? 24 : 12) / C < 12 ? (kManyRegisters ? 24 : 12) / C : 12;
+inline constexpr int kSpreadKeys = kSpreadTile / C < 12 ? kSpreadTile / C : 12;
 
 // C vectors of channels of a run.
 template <int C, int kL>

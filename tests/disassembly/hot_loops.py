@@ -64,11 +64,13 @@ X86_64 = [
     Kernel(r"N_AVX3::score_pairs<12, 2, 32, \d\d+>", fmas=24),
     Kernel(r"N_AVX3::score_pairs<4, 2, 32, 0>", fmas=8),
     Kernel(r"N_AVX3::weigh_pairs<4, ", fmas=16),
+    Kernel(r"N_AVX3::spread_run<[234], ", fmas=24),
     Kernel(r"N_AVX2::dot_rows<", fmas=8),
     Kernel(r"N_AVX2::accumulate_rows<", fmas=8),
     Kernel(r"N_AVX2::score_run<2, \d+, \d\d+>", fmas=12),
     Kernel(r"N_AVX2::score_run<2, \d+, 0>", fmas=8),
     Kernel(r"N_AVX2::weigh_chunk<", fmas=8),
+    Kernel(r"N_AVX2::spread_run<", fmas=12),
     Kernel(r"N_AVX2::weigh_gradients<.*double>", fmas=8, spills=1),  # exp has more constants than registers
 ]
 AARCH64 = [
@@ -77,6 +79,7 @@ AARCH64 = [
     Kernel(r"N_NEON::score_run<4, \d+, \d\d+>", fmas=20),
     Kernel(r"N_NEON::score_run<4, \d+, 0>", fmas=16),
     Kernel(r"N_NEON::weigh_chunk<", fmas=16),
+    Kernel(r"N_NEON::spread_run<[24], ", fmas=20),
     Kernel(r"N_NEON::weigh_gradients<.*double>", fmas=8, spills=4),  # exp has more constants than registers
 ]
 
