@@ -91,7 +91,8 @@ Cut best_cut(const Problem& p, const Grid& grid, const std::string& asked, bool 
   double least = 0;
   for (const Kind& kind : kKinds) {
     if (!asked.empty() && asked != kind.name) continue;
-    if (asked.empty() && kind.stencil && bf16) continue;  // it multiplies in float32
+    if (kind.stencil && stencil_refusal(p, grid)) continue;  // also of the target
+    if (asked.empty() && kind.stencil && bf16) continue;     // it multiplies in float32
     const std::optional<Cut> cut = cut_sequence(p, grid, kind, bf16);
     if (!cut) continue;
     const double price =

@@ -87,7 +87,8 @@ def test_lse_is_that_of_the_undropped_softmax(backend):
     for case in CASES[5:8]:
         inputs = case.inputs()
         plain = dataclasses.replace(case, dropout=0.0)
-        assert torch.equal(case.call(inputs, backend)[1], plain.call(inputs, backend)[1])
+        # Not the same bits: without dropout another kernel may run.
+        torch.testing.assert_close(case.call(inputs, backend)[1], plain.call(inputs, backend)[1])
 
 
 def test_a_packed_sequence_counts_by_its_number_and_its_own_tokens(backend):

@@ -119,7 +119,9 @@ def test_axes_of_extent_one_take_any_parameter(ones, backend):
         out, lse = FUNCTIONS[len(shape) - 1](*inner, *kept, backend=backend, return_lse=True)
         return out.reshape(*q.shape[:-1], -1), lse.reshape(q.shape[:-1])
 
-    assert _same(_everything(call, inputs), _everything(without, inputs))
+    # Not the same bits: on another number of axes the planner may choose another kernel.
+    for x, y in zip(_everything(call, inputs), _everything(without, inputs), strict=True):
+        torch.testing.assert_close(x, y)
 
 
 def test_spatio_temporal_is_causal_in_time(backend):
