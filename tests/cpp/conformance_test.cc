@@ -298,8 +298,14 @@ TEST(Conformance, EveryKernelIsUnderTest) {
     served += make_plan(parse_problem(text), options).plan->kernel + " ";
     for (const std::string& run : testing::runs_under_test(parse_problem(text))) served += run + " ";
   }
-  for (const char* kernel : testing::kKernels)
+  std::string target;
+  for (const Backend* b : backends())
+    if (b->name() == "cpu") target = b->targets()[0];
+  const bool stencil = target == "avx512" || target == "avx2";  // the others do not compile it
+  for (const char* kernel : testing::kKernels) {
+    if (!stencil && std::string(kernel) == "s2") continue;
     EXPECT_NE(served.find(kernel), std::string::npos) << kernel << " serves neither problem: " << served;
+  }
 }
 
 // What the specification says and no backend of the host serves yet is refused with a reason.
