@@ -9,7 +9,7 @@ namespace nearfield::cpu {
 namespace {
 
 constexpr Index kValueBytes = 24576;        // V of a chunk: with P and O it stays in a 32 KB L1 cache
-constexpr Index kRingBytes = 3 << 20;       // of a task, if there is a choice
+constexpr Index kRingBytes = 6 << 20;       // of a task, if there is a choice
 constexpr Index kMostRingBytes = 48 << 20;  // beyond it streams
 constexpr Index kContiguous = 512;          // bytes of a token read at once, if there is a choice
 constexpr Index kMacroQueries = 512, kBackwardMacroQueries = 1024;
@@ -82,7 +82,7 @@ std::optional<Cut> cut_sequence(const Problem& p, const Grid& grid, const Kind& 
                                 : extent[1] > 1 || tile_hull[1] > 1 ? 1
                                                                     : 2;
   const auto at = [](int a) { return static_cast<std::size_t>(a); };
-  cut.step = r == 2 ? ceil_div(256, lanes) * lanes : cut.tile[at(r)];
+  cut.step = backward && r == 2 ? ceil_div(256, lanes) * lanes : cut.tile[at(r)];
   cut.slots = max_of(widest_hull(grid.axis[r], min_of(cut.step, extent[r])), 1);
   if (r == 2) cut.slots = ceil_div(cut.slots, align) * align;
   for (int a = 0; a < kMaxRank; ++a) cut.band[at(a)] = ceil_div(extent[a], cut.tile[at(a)]) * cut.tile[at(a)];

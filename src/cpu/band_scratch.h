@@ -84,7 +84,7 @@ struct BandScratch {
     take(started, in_flight);
     take(scores, static_cast<std::size_t>(kChunkKeys) * lanes);
     take(factor, 2 * lanes);
-    take(line, 4 * (k_pitch > v_pitch ? k_pitch : v_pitch));
+    take(line, 16 * (k_pitch > v_pitch ? k_pitch : v_pitch));
     take(chunks, static_cast<std::size_t>(cut.streamed ? 1 : cut.chunks));
     take(tiles, cut.streamed ? in_flight : 0);
     take(block, 1);

@@ -20,6 +20,7 @@
 #include "cpu/bf16-inl.h"
 #include "cpu/exp-inl.h"
 #include "cpu/pack-inl.h"
+#include "cpu/sweep.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace nearfield::cpu::HWY_NAMESPACE {
@@ -96,9 +97,12 @@ struct FloatArithmetic : FloatPacking {
                float* line, float* to) const {
     pack_lanes<kL>(view, tile, at, head, channels, scale, line, to);
   }
-  void score(const Chunk& chunk, const float* k, std::size_t pitch, const float* q, float* scores,
-             float* max) const {
-    score_chunk(chunk, true, k, pitch, q, depth, scores, max);
+  void score(const Chunk& chunk, const float* k, std::size_t pitch, const float* q, float* scores, float* max,
+             Ahead& ahead) const {
+    score_chunk(chunk, true, k, pitch, q, depth, scores, max, &ahead);
+  }
+  static int register_tiles(const Chunk& chunk, std::size_t pitch) {
+    return ScoreChunk<kL>::tiles(chunk, pitch);
   }
   static bool weights(int keys, float* scores, const float* old_max, const float* max, float* sum,
                       float* factor) {
@@ -121,6 +125,7 @@ struct Forward {
   BandScratch m;
   LaneOrder order;
   Arithmetic arithmetic;
+  Ahead ahead;
 
   Forward(const Band& b, std::byte* memory)
       : band(b), p(*b.problem), cut(*b.cut), seq(*b.sequence), m(p, cut, memory), order(cut.tile, cut.pack),
@@ -142,7 +147,7 @@ struct Forward {
     if (chunk.runs == 0) return;
     float* old = m.factor;
     std::copy(t.max, t.max + kL, old);
-    arithmetic.score(chunk, k, m.k_pitch, t.queries, m.scores, t.max);
+    arithmetic.score(chunk, k, m.k_pitch, t.queries, m.scores, t.max, ahead);
     const bool grew = Arithmetic::weights(chunk.keys, m.scores, old, t.max, t.sum, m.factor + kL);
     if (t.started && grew) scale_rows(t.out, kL, m.v_pitch, p.value_dim, m.factor + kL);
     if (t.started) Arithmetic::template weigh<false>(chunk, m.scores, v, m.v_pitch, p.value_dim, t.out);
@@ -169,37 +174,63 @@ struct Forward {
       if (tile.live[l]) static_cast<float*>(view.data)[lse_at.at[l] + head * view.head] = lse[l];
   }
 
+  // A box of tokens of all the band's heads is about to be read, or written.
+  void fetch(Role role, const Box& box, bool write) {
+    const GridView& view = seq[role];
+    if (box.empty() || view.channel != 1) return;
+    const bool of_keys = role == Role::kKey || role == Role::kValue;
+    const Index per_kv = of_keys ? 1 : p.heads / p.kv_heads,
+                heads = (band.head_end - band.head_begin) * per_kv,
+                channels = role == Role::kQuery || role == Role::kKey ? p.head_dim : p.value_dim,
+                size = size_of(view.dtype);
+    const bool together = view.head == channels;
+    for (Index t = box.axis[0].begin; t < box.axis[0].end; ++t)
+      for (Index y = box.axis[1].begin; y < box.axis[1].end; ++y) {
+        const Index coord[kMaxRank] = {t, y, box.axis[2].begin};
+        Index token[kMaxRank];
+        token_at(coord, band.dilation, band.residue, token);
+        const auto* first = static_cast<const std::byte*>(view.data) +
+                            view.at(band.batch, token, band.head_begin * per_kv) * size;
+        for (Index h = 0; h < (together ? 1 : heads); ++h, first += view.head * size)
+          ahead.add(first, static_cast<std::size_t>(channels * size * (together ? heads : 1)),
+                    view.axis[2] * band.dilation[2] * size, box.axis[2].size(), write);
+      }
+  }
+
   void run_banded() {
     const Index per_kv = p.heads / p.kv_heads;
-    const int r = cut.ring_axis;
-    Box keys = hull(band.grid, band.queries);
     pack_additional_keys<Arithmetic>(band, m);
-    Index packed_to = keys.axis[r].begin;
-    for (Index s = band.queries.axis[r].begin; s < band.queries.axis[r].end; s += cut.step) {
-      Box step = band.queries;
-      step.axis[r] = {s, min_of(s + cut.step, band.queries.axis[r].end)};
-      const Interval needed = hull(band.grid.axis[r], step.axis[r]);
-      pack_ring_slots<Arithmetic>(band, m, {max_of(packed_to, needed.begin), needed.end}, keys);
-      packed_to = max_of(packed_to, needed.end);
-      const TileGrid tiles{step, cut.tile};
-      for (Index i = 0; i < tiles.count(); ++i) {
-        const QueryTile tile(band.grid, tiles.box(i), order);
-        const int chunks = look_into_ring(band, m, tile, keys);
-        const LaneOffsets q_at(band, tile, seq[Role::kQuery]), out_at(band, tile, seq[Role::kOut]),
-            lse_at(band, tile, seq[Role::kLse]);
-        TileState one = state(0);
-        for (Index kv = band.head_begin; kv < band.head_end; ++kv) {
-          const Index at = kv - band.head_begin;
-          const PackedKeys ring{m.keys, m.values, m.k_pitch, m.v_pitch, m.rows, kAlign};
-          const PackedKeys more{m.more_keys, m.more_values, m.k_pitch, m.v_pitch, m.more_rows, kAlign};
-          for (Index h = kv * per_kv; h < (kv + 1) * per_kv; ++h) {
-            begin(one, tile, q_at, h);
-            for (int c = 0; c < chunks; ++c) {
-              const PackedKeys& from = m.chunks[c].additional ? more : ring;
-              attend(one, m.chunks[c], from.k_of(at), from.v_of(at));
-            }
-            finish(one, tile, out_at, lse_at, h);
+    Sweep sweep(band);
+    TileState one = state(0);
+    const PackedKeys ring{m.keys, m.values, m.k_pitch, m.v_pitch, m.rows, kAlign};
+    const PackedKeys more{m.more_keys, m.more_values, m.k_pitch, m.v_pitch, m.more_rows, kAlign};
+    for (bool some = sweep.next(); some;) {
+      const QueryTile tile(band.grid, sweep.tile, order);
+      pack_ring<Arithmetic>(band, m, sweep.fresh, sweep.keys);
+      const int chunks = look_into_ring(band, m, tile, sweep.keys);
+      const LaneOffsets q_at(band, tile, seq[Role::kQuery]), out_at(band, tile, seq[Role::kOut]),
+          lse_at(band, tile, seq[Role::kLse]);
+      some = sweep.next();
+      // While the tile is worked on: its outputs, and what the next one needs.
+      ahead.clear();
+      fetch(Role::kOut, tile.box, true);
+      if (some) {
+        fetch(Role::kKey, sweep.fresh, false);
+        fetch(Role::kValue, sweep.fresh, false);
+        fetch(Role::kQuery, sweep.tile, false);
+      }
+      int times = 0;
+      for (int c = 0; c < chunks; ++c) times += arithmetic.register_tiles(m.chunks[c], m.k_pitch);
+      ahead.spread(times * per_kv * (band.head_end - band.head_begin));
+      for (Index kv = band.head_begin; kv < band.head_end; ++kv) {
+        const Index at = kv - band.head_begin;
+        for (Index h = kv * per_kv; h < (kv + 1) * per_kv; ++h) {
+          begin(one, tile, q_at, h);
+          for (int c = 0; c < chunks; ++c) {
+            const PackedKeys& from = m.chunks[c].additional ? more : ring;
+            attend(one, m.chunks[c], from.k_of(at), from.v_of(at));
           }
+          finish(one, tile, out_at, lse_at, h);
         }
       }
     }

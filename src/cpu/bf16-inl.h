@@ -62,12 +62,10 @@ NF_BF16_ATTR void score_pairs(const std::uint32_t* HWY_RESTRICT keys, std::size_
   for (int j = 0; j < J; ++j)
     for (int v = 0; v < V; ++v) acc[j][v] = _mm512_mul_ps(acc[j][v], by);
   if (masks) {
-    const Floats nothing = hn::Set(d, -std::numeric_limits<float>::infinity());
     NF_UNROLL
     for (int j = 0; j < J; ++j)
       for (int v = 0; v < V; ++v)
-        acc[j][v] =
-            hn::IfThenElse(lane_mask(masks[j], first_lane + v * kFloats), Floats{acc[j][v]}, nothing).raw;
+        acc[j][v] = only_seen(masks[j], first_lane + v * kFloats, Floats{acc[j][v]}).raw;
   }
   Floats max[V];
   for (int v = 0; v < V; ++v) max[v] = hn::Load(d, max_out + v * kFloats);
@@ -89,7 +87,7 @@ constexpr auto score_pairs_table(std::integer_sequence<int, J...>) {
 template <int kL, int kPitch>
 void score_pairs_chunk(const Chunk& chunk, const std::uint32_t* keys, std::size_t pitch,
                        const std::uint32_t* queries, std::size_t depth, float scale, float* scores,
-                       float* max) {
+                       float* max, Ahead& ahead) {
   constexpr int V = kTileVectors<kL>, kMost = kTileKeys<kL, kPitch>;
   static constexpr auto kTable = score_pairs_table<V, kL, kPitch>(std::make_integer_sequence<int, kMost>());
   const auto see_nothing = [&](int key) HWY_ATTR {
@@ -105,6 +103,7 @@ void score_pairs_chunk(const Chunk& chunk, const std::uint32_t* keys, std::size_
         kTable[static_cast<std::size_t>(n - 1)](
             keys + static_cast<std::size_t>(r.row + j) * (kPitch ? kPitch : pitch), pitch, queries + l, depth,
             scale, r.full ? nullptr : chunk.mask + r.at + j, l, scores + (r.at + j) * kL + l, max + l);
+        ahead.fetch_some();
         j += n;
       }
   }
@@ -112,7 +111,7 @@ void score_pairs_chunk(const Chunk& chunk, const std::uint32_t* keys, std::size_
 
 template <int kL>
 using ScorePairs = void (*)(const Chunk&, const std::uint32_t*, std::size_t, const std::uint32_t*,
-                            std::size_t, float, float*, float*);
+                            std::size_t, float, float*, float*, Ahead&);
 
 template <int kL>
 ScorePairs<kL> score_pairs_for(std::size_t pitch) {
@@ -242,9 +241,12 @@ struct Bf16Arithmetic : PairPacking {
                       Index channels, float*, float* to) {
     pack_lane_pairs<kL>(view, tile, at, head, channels, pairs(to));
   }
-  void score(const Chunk& chunk, const float* k, std::size_t pitch, const float* q, float* scores,
-             float* max) const {
-    score_chunk(chunk, pairs(k), pitch, pairs(q), depth, scale, scores, max);
+  void score(const Chunk& chunk, const float* k, std::size_t pitch, const float* q, float* scores, float* max,
+             Ahead& ahead) const {
+    score_chunk(chunk, pairs(k), pitch, pairs(q), depth, scale, scores, max, ahead);
+  }
+  static int register_tiles(const Chunk& chunk, std::size_t pitch) {
+    return ScoreChunk<kL>::tiles(chunk, pitch);
   }
   static bool weights(int keys, float* scores, const float* old_max, const float* max, float* sum,
                       float* factor) {

@@ -25,6 +25,8 @@ inline constexpr int kTable = 64;                        // longest hull with a 
 struct LaneOrder {
   int lanes = 0;
   signed char at[kMostLanes][kMaxRank];
+  signed char pack_begin[kMostPacks][kMaxRank], pack_end[kMostPacks][kMaxRank];  // of each group
+  std::uint32_t holding[kMaxRank][kMostLanes] = {};  // lanes at a position of the axis, a bit each
 
   // tile, pack: extents; pack divides tile, the volume of pack is kPack or all of the tile.
   LaneOrder(const TileShape& tile, const TileShape& pack) {
@@ -39,9 +41,15 @@ struct LaneOrder {
     const int pt = extent(pack, 0), py = extent(pack, 1), px = extent(pack, 2);
     each(extent(tile, 0) / pt, extent(tile, 1) / py, extent(tile, 2) / px, [&](int t, int y, int x) {
       each(pt, py, px, [&](int i, int j, int k) {
-        at[lanes][0] = static_cast<signed char>(t * pt + i);
-        at[lanes][1] = static_cast<signed char>(y * py + j);
-        at[lanes++][2] = static_cast<signed char>(x * px + k);
+        const int position[kMaxRank] = {t * pt + i, y * py + j, x * px + k}, g = lanes / kPack;
+        for (int a = 0; a < kMaxRank; ++a) {
+          const auto p = static_cast<signed char>(position[a]);
+          at[lanes][a] = p;
+          holding[a][p] |= 1u << lanes;
+          if (lanes % kPack == 0) pack_begin[g][a] = p;
+          pack_end[g][a] = static_cast<signed char>(p + 1);
+        }
+        ++lanes;
       });
     });
   }
@@ -49,42 +57,47 @@ struct LaneOrder {
 
 class QueryTile {
  public:
-  Box hull, core;                     // keys that some query sees, and that all of them see
-  Box pack_hull[kMostPacks];          // of each group; empty where it has no query
-  bool live[kMostLanes];              // lanes that hold a query
-  Index coord[kMostLanes][kMaxRank];  // of each live lane, in the undilated grid
+  Box box;                    // queries
+  Box hull, core;             // keys that some query sees, and that all of them see
+  Box pack_hull[kMostPacks];  // of each group; empty where it has no query
+  bool live[kMostLanes];      // lanes that hold a query
 
-  // box: not empty, at most one tile.
-  QueryTile(const Grid& grid, const Box& box, const LaneOrder& order) : lanes_(order.lanes) {
+  // queries: not empty, at most one tile. lane_order must outlive the tile.
+  QueryTile(const Grid& grid, const Box& queries, const LaneOrder& lane_order)
+      : box(queries), order_(&lane_order) {
     Interval sees[kMaxRank][kMostLanes];
+    std::uint32_t alive = ~0u;
     for (int a = 0; a < kMaxRank; ++a) {
       const Interval run = box.axis[a];
-      for (Index i = run.begin; i < run.end; ++i) sees[a][i - run.begin] = visible(grid.axis[a], i);
-      hull.axis[a] = {sees[a][0].begin, sees[a][run.size() - 1].end};
-      core.axis[a] = {sees[a][run.size() - 1].begin, sees[a][0].end};
-    }
-    for (int l = 0; l < lanes_; ++l) {
-      live[l] = true;
-      for (int a = 0; a < kMaxRank; ++a) live[l] = live[l] && order.at[l][a] < box.axis[a].size();
-      Box& of_pack = pack_hull[l / kPack];
-      if (l % kPack == 0) of_pack = Box{{{0, 0}, {0, 0}, {0, 0}}};
-      for (int a = 0; a < kMaxRank; ++a) {
-        const Interval s = live[l] ? sees[a][order.at[l][a]] : Interval{0, 0};
-        coord[l][a] = box.axis[a].begin + order.at[l][a];
-        begin_[a][l] = static_cast<std::int32_t>(s.begin - hull.axis[a].begin);
-        end_[a][l] = static_cast<std::int32_t>(s.end - hull.axis[a].begin);
-        if (!live[l]) begin_[a][l] = end_[a][l] = 0;
-        else if (of_pack.axis[a].empty()) of_pack.axis[a] = s;
-        else of_pack.axis[a] = {min_of(of_pack.axis[a].begin, s.begin), max_of(of_pack.axis[a].end, s.end)};
+      const int n = static_cast<int>(run.size());
+      std::uint32_t held = 0;
+      for (int i = 0; i < n; ++i) {
+        sees[a][i] = visible(grid.axis[a], run.begin + i);
+        held |= order_->holding[a][i];
       }
-    }
-    for (int a = 0; a < kMaxRank; ++a)
+      alive &= held;
+      hull.axis[a] = {sees[a][0].begin, sees[a][n - 1].end};
+      core.axis[a] = {sees[a][n - 1].begin, sees[a][0].end};
+      for (int i = 0; i < n; ++i) {
+        begin_[a][i] = static_cast<std::int32_t>(sees[a][i].begin - hull.axis[a].begin);
+        end_[a][i] = static_cast<std::int32_t>(sees[a][i].end - hull.axis[a].begin);
+      }
       if (tabled(a)) fill(a, 0, static_cast<int>(hull.axis[a].size()), table_[a]);
+    }
+    for (int l = 0; l < order_->lanes; ++l) live[l] = (alive >> l & 1) != 0;
+    for (int g = 0; g < order_->lanes / kPack; ++g)
+      for (int a = 0; a < kMaxRank; ++a) {
+        const int first = order_->pack_begin[g][a],
+                  end = std::min<int>(order_->pack_end[g][a], static_cast<int>(box.axis[a].size()));
+        pack_hull[g].axis[a] =
+            first < end ? Interval{sees[a][first].begin, sees[a][end - 1].end} : Interval{0, 0};
+      }
   }
 
-  int lanes() const { return lanes_; }
+  int lanes() const { return order_->lanes; }
+  const LaneOrder& order() const { return *order_; }
 
-  // Lanes that see coordinate `key` of the axis, a bit each.
+  // Lanes that see coordinate `key` of the axis, a bit each; lanes without a query on another axis among them.
   std::uint32_t lanes_that_see(int axis, Index key) const {
     std::uint32_t mask;
     if (tabled(axis)) return table_[axis][key - hull.axis[axis].begin];
@@ -99,20 +112,21 @@ class QueryTile {
   }
 
  private:
-  int lanes_;
-  std::int32_t begin_[kMaxRank][kMostLanes], end_[kMaxRank][kMostLanes];  // from the hull's begin on
+  const LaneOrder* order_;
+  std::int32_t begin_[kMaxRank][kMostLanes],
+      end_[kMaxRank][kMostLanes];  // by position, from the hull's begin on
   std::uint32_t table_[kMaxRank][kTable];
 
   bool tabled(int axis) const { return hull.axis[axis].size() <= kTable; }
 
-  // A lane's bit is toggled where its interval begins and ends: masks are the running sum.
+  // The bits of a position are toggled where its interval begins and ends: masks are the running sum.
   void fill(int axis, int first, int n, std::uint32_t* masks) const {
     std::fill(masks, masks + n, 0u);
-    for (int l = 0; l < lanes_; ++l) {
-      const int b = std::max(begin_[axis][l] - first, 0), e = std::min(end_[axis][l] - first, n);
+    for (int i = 0; i < static_cast<int>(box.axis[axis].size()); ++i) {
+      const int b = std::max(begin_[axis][i] - first, 0), e = std::min(end_[axis][i] - first, n);
       if (b >= e) continue;
-      masks[b] ^= 1u << l;
-      if (e < n) masks[e] ^= 1u << l;
+      masks[b] ^= order_->holding[axis][i];
+      if (e < n) masks[e] ^= order_->holding[axis][i];
     }
     for (int i = 1; i < n; ++i) masks[i] ^= masks[i - 1];
   }

@@ -17,6 +17,7 @@
 #define NEARFIELD_CPU_SCORE_INL_H_
 #endif
 
+#include "cpu/ahead.h"
 #include "cpu/micro-inl.h"
 #include "cpu/query_tile.h"
 
@@ -37,15 +38,29 @@ inline constexpr int kFloats = kWidth<float>;
 #define NF_UNROLL
 #endif
 
+#if HWY_TARGET != HWY_AVX3
+alignas(64) inline constexpr std::uint32_t kLaneBit[kMostLanes] = {
+    1u << 0,  1u << 1,  1u << 2,  1u << 3,  1u << 4,  1u << 5,  1u << 6,  1u << 7,
+    1u << 8,  1u << 9,  1u << 10, 1u << 11, 1u << 12, 1u << 13, 1u << 14, 1u << 15,
+    1u << 16, 1u << 17, 1u << 18, 1u << 19, 1u << 20, 1u << 21, 1u << 22, 1u << 23,
+    1u << 24, 1u << 25, 1u << 26, 1u << 27, 1u << 28, 1u << 29, 1u << 30, 1u << 31};
+#endif
+
 // Lanes [first, first + kFloats) of a tile's mask.
 HWY_INLINE LaneMask lane_mask(std::uint32_t bits, int first) {
 #if HWY_TARGET == HWY_AVX3
   return LaneMask{static_cast<__mmask16>(bits >> first)};
 #else
   const hn::RebindToUnsigned<FloatTag> u;
-  const auto lane = hn::Shl(hn::Set(u, 1u), hn::Iota(u, static_cast<std::uint32_t>(first)));
-  return hn::RebindMask(FloatTag(), hn::Ne(hn::And(hn::Set(u, bits), lane), hn::Zero(u)));
+  const auto lane = hn::Load(u, kLaneBit + first);
+  return hn::RebindMask(FloatTag(), hn::Eq(hn::And(hn::Set(u, bits), lane), lane));
 #endif
+}
+
+// x where the tile's mask has a bit, else -inf.
+HWY_INLINE Floats only_seen(std::uint32_t bits, int first, Floats x) {
+  return hn::IfThenElse(lane_mask(bits, first), x,
+                        hn::Set(FloatTag(), -std::numeric_limits<float>::infinity()));
 }
 
 // Vectors of lanes and keys of a register tile: two FMA ports with a latency of 4 cycles want at least 8
@@ -62,18 +77,20 @@ inline constexpr int kTileKeys = kPitch == 0                ? 4
                                  : HWY_TARGET == HWY_NEON   ? 5
                                                             : 6;
 
-// S of J keys and V vectors of lanes. masks: of the keys, or null where all lanes see all.
+// S of J keys and V vectors of lanes. masks: of the keys, or null where all lanes see all. next: the keys to come; they
+// are fetched meanwhile.
 template <int J, int V, int kL, int kPitch>
 HWY_INLINE void score_tile(const float* HWY_RESTRICT keys, std::size_t pitch,
                            const float* HWY_RESTRICT queries, std::size_t depth, const std::uint32_t* masks,
-                           int first_lane, float* HWY_RESTRICT scores, Floats (&max)[V]) {
+                           int first_lane, const float* next, float* HWY_RESTRICT scores, Floats (&max)[V]) {
   const FloatTag d;
   const std::size_t step = kPitch ? kPitch : pitch;
   Floats acc[J][V];
   NF_UNROLL
   for (int j = 0; j < J; ++j)
     for (int v = 0; v < V; ++v) acc[j][v] = hn::Zero(d);
-  for (std::size_t c = 0; c < depth; ++c) {
+  for (std::size_t c = 0; c < depth; ++c, next += J) {
+    __builtin_prefetch(next);
     Floats q[V];
     for (int v = 0; v < V; ++v) q[v] = pinned(hn::Load(d, queries + c * kL + v * kFloats));
     for (int j = 0; j < J; ++j) {
@@ -83,11 +100,9 @@ HWY_INLINE void score_tile(const float* HWY_RESTRICT keys, std::size_t pitch,
     }
   }
   if (masks) {
-    const Floats nothing = hn::Set(d, -std::numeric_limits<float>::infinity());
     NF_UNROLL
     for (int j = 0; j < J; ++j)
-      for (int v = 0; v < V; ++v)
-        acc[j][v] = hn::IfThenElse(lane_mask(masks[j], first_lane + v * kFloats), acc[j][v], nothing);
+      for (int v = 0; v < V; ++v) acc[j][v] = only_seen(masks[j], first_lane + v * kFloats, acc[j][v]);
   }
   NF_UNROLL
   for (int j = 0; j < J; ++j)
@@ -100,8 +115,8 @@ HWY_INLINE void score_tile(const float* HWY_RESTRICT keys, std::size_t pitch,
 // The same for a run of any number of keys: tiles of nearly equal size.
 template <int V, int kL, int kPitch>
 HWY_NOINLINE void score_run(const float* keys, std::size_t pitch, int count, const float* queries,
-                            std::size_t depth, const std::uint32_t* masks, int first_lane, float* scores,
-                            float* max_out) {
+                            std::size_t depth, const std::uint32_t* masks, int first_lane, const float* after,
+                            float* scores, float* max_out, Ahead* ahead) {
   constexpr int kMost = kTileKeys<kL, kPitch>;
   const FloatTag d;
   Floats max[V];
@@ -109,10 +124,11 @@ HWY_NOINLINE void score_run(const float* keys, std::size_t pitch, int count, con
   const std::size_t step = kPitch ? kPitch : pitch;
   for (int tiles = (count + kMost - 1) / kMost; tiles > 0; --tiles) {
     const int n = (count + tiles - 1) / tiles;
+    const float* next = tiles > 1 ? keys + static_cast<std::size_t>(n) * step : after;
     const auto tile = [&](auto size) HWY_ATTR {
       constexpr int J = decltype(size)::value;
       if constexpr (J <= kMost)
-        score_tile<J, V, kL, kPitch>(keys, pitch, queries, depth, masks, first_lane, scores, max);
+        score_tile<J, V, kL, kPitch>(keys, pitch, queries, depth, masks, first_lane, next, scores, max);
     };
     switch (n) {
 #define NF_SCORE(J) \
@@ -135,6 +151,7 @@ HWY_NOINLINE void score_run(const float* keys, std::size_t pitch, int count, con
       NF_SCORE(16)
 #undef NF_SCORE
     }
+    if (ahead) ahead->fetch_some();
     keys += static_cast<std::size_t>(n) * step;
     scores += n * kL;
     if (masks) masks += n;
@@ -146,30 +163,54 @@ HWY_NOINLINE void score_run(const float* keys, std::size_t pitch, int count, con
 // S of a chunk for all lanes, -inf where masked if asked for. keys: the rows that the chunk numbers. max [kL] is raised.
 template <int kL, int kPitch>
 void score_chunk(const Chunk& chunk, bool masked, const float* keys, std::size_t pitch, const float* queries,
-                 std::size_t depth, float* scores, float* max) {
+                 std::size_t depth, float* scores, float* max, Ahead* ahead) {
   constexpr int V = kTileVectors<kL>;
   for (int i = 0; i < chunk.runs; ++i) {
     const PackedRun& r = chunk.run[i];
+    const float* after =
+        keys + static_cast<std::size_t>(chunk.run[i + 1 < chunk.runs ? i + 1 : i].row) * pitch;
     for (int l = 0; l < kL; l += V * kFloats)
       score_run<V, kL, kPitch>(keys + static_cast<std::size_t>(r.row) * pitch, pitch, r.count, queries + l,
-                               depth, r.full || !masked ? nullptr : chunk.mask + r.at, l,
-                               scores + r.at * kL + l, max + l);
+                               depth, r.full || !masked ? nullptr : chunk.mask + r.at, l, after,
+                               scores + r.at * kL + l, max + l, ahead);
   }
 }
 
+// score_chunk() for a pitch. ahead: what is fetched meanwhile, or null.
 template <int kL>
-using ScoreChunk = void (*)(const Chunk&, bool, const float*, std::size_t, const float*, std::size_t, float*,
-                            float*);
+class ScoreChunk {
+ public:
+  explicit ScoreChunk(std::size_t pitch) : fn_(chosen(pitch)) {}
+  void operator()(const Chunk& chunk, bool masked, const float* keys, std::size_t pitch, const float* queries,
+                  std::size_t depth, float* scores, float* max, Ahead* ahead = nullptr) const {
+    fn_(chunk, masked, keys, pitch, queries, depth, scores, max, ahead);
+  }
+  // Register tiles of a chunk: how often it fetches.
+  static int tiles(const Chunk& chunk, std::size_t pitch) {
+    const int most = pitch <= 256 ? kTileKeys<kL, 32> : kTileKeys<kL, 0>;
+    int n = 0;
+    for (int i = 0; i < chunk.runs; ++i) n += (chunk.run[i].count + most - 1) / most;
+    return n * (kL / kFloats / kTileVectors<kL>);
+  }
+
+ private:
+  using Fn = void (*)(const Chunk&, bool, const float*, std::size_t, const float*, std::size_t, float*,
+                      float*, Ahead*);
+  Fn fn_;
+  static Fn chosen(std::size_t pitch) {
+    switch (pitch) {
+      case 32: return &score_chunk<kL, 32>;
+      case 64: return &score_chunk<kL, 64>;
+      case 128: return &score_chunk<kL, 128>;
+      case 256: return &score_chunk<kL, 256>;
+      default: return &score_chunk<kL, 0>;
+    }
+  }
+};
 
 template <int kL>
 ScoreChunk<kL> score_for(std::size_t pitch) {
-  switch (pitch) {
-    case 32: return &score_chunk<kL, 32>;
-    case 64: return &score_chunk<kL, 64>;
-    case 128: return &score_chunk<kL, 128>;
-    case 256: return &score_chunk<kL, 256>;
-    default: return &score_chunk<kL, 0>;
-  }
+  return ScoreChunk<kL>(pitch);
 }
 
 // C vectors of channels of one group of lanes.
@@ -207,7 +248,7 @@ HWY_INLINE void weigh_tile(const Span* HWY_RESTRICT span, int spans, const float
 template <bool kFirst>
 void weigh_chunk(const Chunk& chunk, const float* weights, int lanes, const float* values, std::size_t pitch,
                  Index channels, float* out) {
-  constexpr int kMost = kManyRegisters ? 4 : 2;
+  constexpr int kMost = kManyRegisters ? 4 : 3;
   const int vectors = static_cast<int>(ceil_div(channels, kFloats));
   for (int g = 0; g < lanes / kPack; ++g) {
     const float* w = weights + g * kPack;
@@ -221,11 +262,9 @@ void weigh_chunk(const Chunk& chunk, const float* weights, int lanes, const floa
       switch (n) {
         case 1: tile(std::integral_constant<int, 1>()); break;
         case 2: tile(std::integral_constant<int, 2>()); break;
-        case 3:
-          if constexpr (kMost > 2) tile(std::integral_constant<int, 3>());
-          break;
+        case 3: tile(std::integral_constant<int, 3>()); break;
         case 4:
-          if constexpr (kMost > 2) tile(std::integral_constant<int, 4>());
+          if constexpr (kMost > 3) tile(std::integral_constant<int, 4>());
           break;
       }
       at += n;

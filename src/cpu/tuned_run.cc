@@ -3,6 +3,7 @@
 //
 // The host side of the tuned kernels: plans and tasks.
 #include <algorithm>
+#include <cmath>
 
 #include "cpu/general.h"
 #include "cpu/kernel.h"
@@ -22,35 +23,95 @@ struct Bands {
   std::vector<Index> before;  // of each dilation group, running
   Index total = 0;            // of one batch entry
 
-  Bands(const Problem& p, const Sequence& s, const Cut& c, Index wanted) : sequence(&s), cut(&c) {
+  // workers: those that share these bands.
+  Bands(const Problem& p, const Sequence& s, const Cut& c, double workers) : sequence(&s), cut(&c) {
     shape = c.streamed ? c.macro : c.band;
     heads = c.heads;
     count(p);
     if (c.streamed || total == 0) return;
-    // More tasks than the cut gives: first fewer heads in each, then shorter bands. No result depends on it.
-    const auto r = static_cast<std::size_t>(c.ring_axis);
-    const Index token = p.head_dim * size_of(p.dtype),
-                reach = max_of(s.grid.axis[c.ring_axis].window, c.step);
-    if (c.stencil) {  // bands first: whole tokens are read at once; few of them, for each packs its halo
-      while (2 * total < wanted && shape[r] > 4 * reach) {
-        shape[r] = ceil_div(shape[r], 2 * c.tile[r]) * c.tile[r];
-        count(p);
-      }
-      wanted = ceil_div(wanted, 2);
-    }
-    while (total < wanted && heads > 1 && heads / 2 * token >= 512) {
-      heads = ceil_div(heads, 2);
-      count(p);
-    }
-    while (total < wanted && shape[r] > 2 * reach) {
-      shape[r] = ceil_div(shape[r], 2 * c.tile[r]) * c.tile[r];
-      count(p);
-    }
-    while (total < wanted && heads > 1) {
-      heads = ceil_div(heads, 2);
-      count(p);
-    }
+    if (c.stencil) halve(p, static_cast<Index>(std::ceil(4 * workers)));
+    else balance(p, workers);
   }
+
+  // More tasks than the cut gives: shorter bands first, for whole tokens are read at once; few of them, for each packs
+  // its halo.
+  void halve(const Problem& p, Index wanted) {
+    const auto r = static_cast<std::size_t>(cut->ring_axis);
+    const Index token = p.head_dim * size_of(p.dtype),
+                reach = max_of(sequence->grid.axis[r].window, cut->step);
+    const auto halve_bands = [&](Index least) {
+      if (shape[r] <= least * reach) return false;
+      shape[r] = ceil_div(shape[r], 2 * cut->tile[r]) * cut->tile[r];
+      count(p);
+      return true;
+    };
+    const auto halve_heads = [&](Index least) {
+      if (heads <= 1 || heads / 2 * token < least) return false;
+      heads = ceil_div(heads, 2);
+      count(p);
+      return true;
+    };
+    while (2 * total < wanted && halve_bands(4)) {}
+    wanted = ceil_div(wanted, 2);
+    while (total < wanted && halve_heads(512)) {}
+    while (total < wanted && halve_bands(2)) {}
+    while (total < wanted && halve_heads(0)) {}
+  }
+
+  // Cuts the bands shorter, or gives tasks fewer heads, if all workers finish earlier that way. No result depends on it.
+  void balance(const Problem& p, double workers) {
+    const auto r = static_cast<std::size_t>(cut->ring_axis);
+    const Index whole = shape[r], most = heads, tiles = ceil_div(whole, cut->tile[r]);
+    Index best_length = whole, best_heads = most;
+    double least = -1;
+    for (Index parts = 1; parts <= tiles; ++parts) {
+      shape[r] = ceil_div(tiles, parts) * cut->tile[r];
+      if (ceil_div(whole, shape[r]) != parts) continue;
+      for (heads = most; heads > 0; heads /= 2) {
+        count(p);
+        const double time = task_time(p) * (std::ceil(static_cast<double>(total) / workers) + kTail);
+        if (least >= 0 && time >= least) continue;
+        least = time;
+        best_length = shape[r];
+        best_heads = heads;
+      }
+      if (static_cast<double>(total) > 16 * workers) break;
+    }
+    shape[r] = best_length;
+    heads = best_heads;
+    count(p);
+  }
+  // Part of a task for which some workers wait for the last one: they do not start together, nor take the same time.
+  static constexpr double kTail = 0.4;
+
+  // About the cycles of one task: the products of its queries, setting up its tiles, and packing its keys. Where
+  // these do not stay in the caches, tokens that are read in short pieces cost more.
+  double task_time(const Problem& p) const {
+    const auto r = static_cast<std::size_t>(cut->ring_axis);
+    const auto channels = static_cast<double>(p.head_dim + p.value_dim),
+               of_heads = static_cast<double>(heads);
+    double queries = 1, tiles = 1, seen = 1, all_keys = static_cast<double>(p.kv_heads * p.batch);
+    for (std::size_t a = 0; a < kMaxRank; ++a) {
+      const Axis& own = sequence->grid.axis[a];
+      const Index length = min_of(shape[a], max_of(ceil_div(own.queries.size(), own.dilation), 1));
+      queries *= static_cast<double>(length);
+      tiles *= static_cast<double>(ceil_div(length, cut->tile[a]));
+      seen *= static_cast<double>(min_of(own.window, max_of(own.keys.size(), 1)));
+      all_keys *= static_cast<double>(own.keys.size());
+    }
+    const auto slots = static_cast<double>(
+        min_of(shape[r], max_of(sequence->grid.axis[r].queries.size(), 1)) + cut->slots - cut->step);
+    const double bytes = static_cast<double>(heads * min_of(p.head_dim, p.value_dim) * size_of(p.dtype));
+    const bool cached = all_keys * channels * static_cast<double>(size_of(p.dtype)) < kCached;
+    const double multiply =
+        of_heads * static_cast<double>(p.heads / p.kv_heads) * queries * seen * channels * 0.1;
+    const double pack = slots * static_cast<double>(cut->rows_per_slot) * of_heads * channels * 4 *
+                        (cached || bytes >= 1024 ? 0.25
+                         : bytes >= 512          ? 0.4
+                                                 : 0.6);
+    return multiply + pack + 2500 * tiles;
+  }
+  static constexpr double kCached = 8 << 20;  // bytes of all keys and values that the caches are sure to keep
 
   void count(const Problem& p) {
     before.clear();
@@ -188,10 +249,11 @@ void run_tuned(const Problem& p, const Plan& plan, const Tensors& tensors, Execu
   std::vector<Bands> bands;
   std::vector<Index> before;
   Index tasks = 0;
-  const Index wanted = ceil_div(4 * executor.workers(), p.batch * max_of(sequences(p), 1));
+  const double workers =
+      static_cast<double>(executor.workers()) / static_cast<double>(p.batch * max_of(sequences(p), 1));
   for (const Sequence& s : list) {
     before.push_back(tasks);
-    bands.emplace_back(p, s, own.of(s.number), wanted);
+    bands.emplace_back(p, s, own.of(s.number), workers);
     tasks += bands.back().total * p.batch;
   }
   executor.run(tasks, [&](Index task, int worker) {
