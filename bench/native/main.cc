@@ -8,6 +8,7 @@
 // milliseconds, between two readings of the FMA peak.
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
@@ -18,7 +19,6 @@
 
 #include "errors.h"
 #include "fma.h"
-#include "nearfield/c.h"
 #include "record.h"
 
 namespace nearfield::bench {
@@ -27,10 +27,12 @@ namespace {
 constexpr const char* kUsage = R"(usage: nearfield-bench [OPTION...] FILE|PROBLEM...
   --threads N         default: one per processor
   --samples N         of each call (7)
+  --sample-ms N       milliseconds that the calls of a sample fill (20)
   --budget SECONDS    for the samples of one call, which then may be fewer (2)
   --only NAME,...     of the files' names
   --directions fwd,bwd
   --with SUFFIX,...   time each problem also as PROBLEM@SUFFIX, in turns, e.g. `--with cpu`
+  --forced            only those, not the planner's choice
   --errors            compare with the reference backend
   --json FILE         append a line of JSON for every row
   --process N         a number for these lines
@@ -40,8 +42,8 @@ using Clock = std::chrono::steady_clock;
 
 struct Options {
   int threads = 0, samples = 7, process = 0;
-  double budget = 2;
-  bool errors = false;
+  double budget = 2, sample_ms = 20;
+  bool errors = false, forced = false;
   std::string json;
   std::set<std::string> only, directions;
   std::vector<std::string> with, inputs;
@@ -71,6 +73,10 @@ Options parse(int argc, char** argv) {
       o.errors = true;
       continue;
     }
+    if (word == "--forced") {
+      o.forced = true;
+      continue;
+    }
     if (i + 1 == argc) fail("got " + word + " at the end, expected a value behind it");
     const std::string value = argv[++i];
     const std::vector<std::string> list = split(value);
@@ -78,6 +84,7 @@ Options parse(int argc, char** argv) {
     else if (word == "--samples") o.samples = std::max(1, std::atoi(value.c_str()));
     else if (word == "--process") o.process = std::atoi(value.c_str());
     else if (word == "--budget") o.budget = std::atof(value.c_str());
+    else if (word == "--sample-ms") o.sample_ms = std::atof(value.c_str());
     else if (word == "--json") o.json = value;
     else if (word == "--only") o.only = {list.begin(), list.end()};
     else if (word == "--directions") o.directions = {list.begin(), list.end()};
@@ -121,17 +128,6 @@ std::string cpu_target() {
   return "scalar";
 }
 
-// What the planner predicts for a kernel: of `"kernels": [{"name": ..., "seconds": ...}, ...]` in the numbers
-// of a problem (c.h). -1 where it predicts nothing.
-double predicted(const Problem& problem, const std::string& kernel) {
-  char* text = nf_problem(to_string(problem).c_str());
-  const std::string json = text ? text : "";
-  nf_free(text);
-  const std::string key = "{\"name\": \"" + kernel + "\", \"seconds\": ";
-  const std::size_t at = json.find(key);
-  return at == std::string::npos ? -1 : std::strtod(json.c_str() + at + key.size(), nullptr);
-}
-
 // One way to run one problem: what is timed.
 class Contestant {
  public:
@@ -143,9 +139,10 @@ class Contestant {
     run(call_.problem, choice_, tensors, executor_, workspace_.data());
   }
   void describe(Record& r) const {
-    const std::string kernel = choice_.plan->kernel.substr(0, choice_.plan->kernel.find(','));
+    const std::string kernel = choice_.plan->kernel.substr(0, choice_.plan->kernel.rfind(','));
     r.kernel = std::string(choice_.backend->name()) + " " + kernel;
-    r.predicted = predicted(call_.problem, kernel);
+    if (choice_.plan->seconds > 0 && std::isfinite(choice_.plan->seconds))
+      r.predicted = choice_.plan->seconds / executor_.workers();
     r.workspace = workspace_.size();
     r.flops = useful_flops(call_.problem);
   }
@@ -176,10 +173,12 @@ class Bench {
     if (!o_.directions.empty() && !o_.directions.count(std::string(word_of(problem.direction)))) return;
     std::vector<Record> records;
     std::vector<Contestant> contestants;
+    std::vector<double> first;  // seconds of the first call
     Tensors tensors;
     const Inputs inputs(problem, *executor_);
     tensors = inputs.views();
-    std::vector<std::string> calls = {named.call};
+    std::vector<std::string> calls;
+    if (!o_.forced) calls.push_back(named.call);
     for (const std::string& suffix : o_.with) calls.push_back(named.call + "@" + suffix);
     for (const std::string& call : calls) {
       Record r;
@@ -191,7 +190,7 @@ class Bench {
       r.process = o_.process;
       try {
         Contestant contestant(call, *executor_);
-        contestant(tensors);
+        const double seconds = time(contestant, tensors, 1);
         contestant.describe(r);
         if (o_.errors) {
           const Error error = error_of(problem, tensors, *executor_);
@@ -199,6 +198,7 @@ class Bench {
           r.error_of = error.of;
         }
         contestants.push_back(std::move(contestant));
+        first.push_back(seconds);
         records.push_back(r);
       } catch (const std::exception& e) {
         if (call == named.call) throw;
@@ -206,18 +206,19 @@ class Bench {
         write(r);
       }
     }
-    take_samples(contestants, records, tensors);
+    take_samples(contestants, first, records, tensors);
     for (const Record& r : records) write(r);
   }
 
  private:
-  void take_samples(std::vector<Contestant>& contestants, std::vector<Record>& records,
-                    const Tensors& tensors) {
+  void take_samples(std::vector<Contestant>& contestants, const std::vector<double>& first,
+                    std::vector<Record>& records, const Tensors& tensors) {
     std::vector<int> calls, count;
-    for (Contestant& c : contestants) {
-      const double warm = std::max(time(c, tensors, 1), 1e-7);
-      calls.push_back(static_cast<int>(std::clamp(0.02 / warm, 1.0, 1000.0)));
-      count.push_back(std::clamp(static_cast<int>(o_.budget / std::max(warm, 0.02)), 1, o_.samples));
+    for (std::size_t i = 0; i < contestants.size(); ++i) {
+      const bool slow = first[i] > o_.sample_ms * 5e-3;  // so that one more call would say no more
+      const double warm = slow ? first[i] : std::max(time(contestants[i], tensors, 1), 1e-7);
+      calls.push_back(static_cast<int>(std::clamp(o_.sample_ms * 1e-3 / warm, 1.0, 1000.0)));
+      count.push_back(std::clamp(static_cast<int>(o_.budget / std::max(warm, o_.sample_ms * 1e-3)), 1, o_.samples));
     }
     double one, all;
     read_peak(one, all);

@@ -110,11 +110,11 @@ class Nearfield(Peer):
         chosen = next(line for line in nf.explain(text).splitlines() if line.startswith("*"))
         kernel = " ".join(word.strip(",") for word in chosen.split()[1:3])
         bytes_ = re.search(r"workspace (\d+) \+ (\d+) bytes", chosen)
-        predicted = {k["name"]: k["seconds"] for k in _core.problem(text).get("kernels", [])}
+        predicted = _core.problem(text).get("seconds")
         return {
             "kernel": kernel,
             "workspace": int(bytes_[1]) + threads * int(bytes_[2]) if bytes_ else None,
-            "predicted": predicted.get(kernel.split()[1]),
+            "predicted": predicted / threads if predicted else None,
         }
 
 

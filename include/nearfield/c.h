@@ -27,7 +27,9 @@ NF_C_API void nf_free(char* text);
 NF_C_API char* nf_info(void);
 
 /* The canonical form of a problem string, and its numbers:
- * {"ok": {"problem", "rank", "sequences", "pairs", "flops", "sparsity"}} */
+ * {"ok": {"problem", "rank", "sequences", "pairs", "flops", "sparsity"}}. Where the planner predicts times on the
+ * CPU, also "seconds", of the kernel that it chooses, and "kernels": [{"name", "seconds", "counts"}, ...], of each that
+ * could run the problem; on one thread. */
 NF_C_API char* nf_problem(const char* problem);
 
 /* {"ok": "text"}; device 0 is the CPU, 1 is CUDA. */

@@ -34,6 +34,13 @@ struct PlanOptions {
 
 enum class Device : int { kCpu, kCuda };
 
+// A kernel of the backend that could run the problem.
+struct Candidate {
+  std::string kernel;
+  double seconds = 0;          // predicted, of a call on one thread
+  std::vector<double> counts;  // what the prediction weighs and sums: the backend's business
+};
+
 struct Plan {
   std::string problem;  // the string of what it was made for
   std::string backend, kernel;
@@ -41,6 +48,8 @@ struct Plan {
   double waste = 1.0;                             // computed pairs / useful pairs
   std::size_t shared_bytes = 0;                   // scratch of the call ...
   std::size_t private_bytes = 0;                  // ... and of each worker
+  double seconds = 0;  // predicted, of a call on one thread; 0 where the backend does not predict
+  std::vector<Candidate> candidates;              // what it was chosen from
   std::string note;                               // what the user may want to know, e.g. rounding of P
   std::shared_ptr<const void> own;                // the backend's: what it need not work out again
 

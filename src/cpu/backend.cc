@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The CPU backend: which of its kernels runs a problem.
+#include "cpu/choice.h"
 #include "cpu/cpu.h"
 #include "cpu/general.h"
 #include "cpu/kernel.h"
@@ -21,7 +22,9 @@ std::optional<std::string> why_not_bf16(const Problem& p, const Plan& plan) {
   if (p.dtype != DType::kBFloat16) return "the inputs are not bf16";
   if (p.direction == Direction::kBackward) return "gradients are multiplied in float32";
   if (!plan.own) return "the general path multiplies in float32";
-  return cpu::bf16_refusal(p);
+  if (const auto reason = cpu::bf16_refusal(p)) return reason;
+  if (plan.kernel.find("bf16") == std::string::npos) return plan.kernel.substr(0, plan.kernel.rfind(',')) + " multiplies in float32";
+  return std::nullopt;
 }
 
 class Cpu final : public Backend {
@@ -55,13 +58,22 @@ class Cpu final : public Backend {
   Plan plan(const Problem& p, const PlanOptions& options) const override {
     Plan plan;
     plan.backend = name();
+    Plan general;
+    cpu::plan_general(p, options, general);
     const auto reason = cpu::tuned_refusal(p, options);
-    if (reason || options.kernel == "general") {
-      cpu::plan_general(p, options, plan);
+    const bool forced = options.kernel == "general";
+    cpu::KernelChoice choice = cpu::choose_kernels(p, general, options.kernel, !reason, !reason && cpu::multiplies_bf16(p));
+    if (choice.all_general()) {
+      plan = std::move(general);
+      plan.backend = name();
       if (reason) plan.note = *reason;
+      else if (!forced) plan.note = "predicted to be faster than the tuned kernels";
     } else {
-      cpu::plan_tuned(p, options, plan);
+      cpu::plan_tuned(p, choice, std::move(general), plan);
     }
+    plan.kernel = choice.kernel + ", " + targets()[0];
+    plan.seconds = choice.seconds;
+    plan.candidates = std::move(choice.candidates);
     const std::string bf16 = bf16_note(p, why_not_bf16(p, plan));
     if (!bf16.empty()) plan.note += (plan.note.empty() ? "" : "; ") + bf16;
     return plan;

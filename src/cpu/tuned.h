@@ -8,6 +8,7 @@
 #include <string>
 
 #include "cpu/band.h"
+#include "cpu/choice.h"
 
 namespace nearfield::cpu {
 
@@ -41,11 +42,14 @@ const TunedKernels& tuned_kernels();
 // or the problem does not allow it.
 std::optional<std::string> bf16_refusal(const Problem& problem);
 
+// Whether they multiply in bf16.
+bool multiplies_bf16(const Problem& problem);
+
 // Why the tuned kernels (or the one that options.kernel names) cannot run the problem; nothing if they can.
 std::optional<std::string> tuned_refusal(const Problem& problem, const PlanOptions& options);
 
-// Sets kernel, tiles, waste, memory and the cuts of the plan.
-void plan_tuned(const Problem& problem, const PlanOptions& options, Plan& plan);
+// Sets tiles, waste, memory and the cuts of the plan. general: the plan of the general path.
+void plan_tuned(const Problem& problem, const KernelChoice& choice, Plan general, Plan& plan);
 void run_tuned(const Problem& problem, const Plan& plan, const Tensors& tensors, Executor& executor,
                std::byte* workspace);
 

@@ -43,7 +43,8 @@ std::size_t row_bytes(const Problem& p) {
 
 std::size_t shared_bytes_per_entry(const Problem& p, const OwnPlan& own) {
   Index keys = 0;
-  for (Index i = 0; i < sequences(p); ++i) keys += SequenceBands(p, grid_of(p, i), own.of(i)).shared;
+  for (Index i = 0; i < sequences(p); ++i)
+    if (!own.by_general(i)) keys += SequenceBands(p, grid_of(p, i), own.of(i)).shared;
   return static_cast<std::size_t>(keys) * row_bytes(p);
 }
 
@@ -54,7 +55,7 @@ Index entries_at_once(const Problem& p, std::size_t bytes_per_entry) {
 
 void run_tuned_backward(const Problem& p, const Plan& plan, const OwnPlan& own, const Tensors& tensors,
                         Executor& executor, std::byte* base, std::byte* scratch) {
-  const std::vector<Sequence> list = sequences_of(p, tensors);
+  const std::vector<Sequence> list = tuned_sequences(p, own, tensors);
   std::vector<SequenceBands> bands;
   std::vector<Index> first, before;  // shared keys and bands of the sequences before
   Index keys = 0, total = 0;
@@ -84,9 +85,10 @@ void run_tuned_backward(const Problem& p, const Plan& plan, const OwnPlan& own, 
     return static_cast<std::size_t>(std::upper_bound(before.begin(), before.end(), band) - before.begin() -
                                     1);
   };
-  std::vector<std::atomic<char>> bad(list.size() * static_cast<std::size_t>(p.batch));
-  const auto flag = [&](std::size_t sequence, Index batch) {
-    bad[sequence * static_cast<std::size_t>(p.batch) + static_cast<std::size_t>(batch)] = 1;
+  const std::vector<char> general = general_entries(p, own);
+  std::vector<std::atomic<char>> again(general.begin(), general.end());  // what the general path runs
+  const auto flag = [&](std::size_t i, Index batch) {
+    again[static_cast<std::size_t>(list[i].number * p.batch + batch)] = 1;
   };
 
   const Index wave = entries_at_once(p, shared_bytes_per_entry(p, own));
@@ -97,7 +99,7 @@ void run_tuned_backward(const Problem& p, const Plan& plan, const OwnPlan& own, 
                   slot = task / most_parts / total;
       const std::size_t i = sequence_of(index);
       const SequenceBands& mine = bands[i];
-      const Cut& cut = own.of(static_cast<Index>(i));
+      const Cut& cut = own.of(list[i].number);
       const Index parts = parts_of(cut);
       if (part >= parts) return;
       const Index in_sequence = index - before[i];
@@ -185,9 +187,9 @@ void run_tuned_backward(const Problem& p, const Plan& plan, const OwnPlan& own, 
         if (check != 0.0f) flag(0, entry + slot);
       });
   }
-  std::vector<char> again(bad.begin(), bad.end());
-  if (std::find(again.begin(), again.end(), char{1}) != again.end())
-    run_general(p, own.general, tensors, executor, base, &again);
+  const std::vector<char> only(again.begin(), again.end());
+  if (std::find(only.begin(), only.end(), char{1}) != only.end())
+    run_general(p, own.general, tensors, executor, base, &only);
   else fill_tails(p, tensors);
 }
 

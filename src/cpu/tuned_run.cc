@@ -139,39 +139,25 @@ struct Bands {
   }
 };
 
-// Pairs that a cut computes.
-double pairs_of(const Grid& grid, const Cut& cut) {
-  return cut.stencil ? stencil_pairs(grid, cut)
-                     : computed_pairs(grid, TileSide::kQueries, cut.tile, cut.lanes);
+}  // namespace
+
+std::vector<Sequence> tuned_sequences(const Problem& p, const OwnPlan& own, const Tensors& tensors) {
+  std::vector<Sequence> list = sequences_of(p, tensors);
+  std::erase_if(list, [&](const Sequence& s) { return own.by_general(s.number); });
+  return list;
 }
 
-// The cut of the kernel asked for, or that which computes the fewest pairs, weighed by what a pair costs: relative
-// times of the kernels at equal waste, as measured on an AMD Zen 4.
-Cut best_cut(const Problem& p, const Grid& grid, const std::string& asked, bool bf16) {
-  std::optional<Cut> best;
-  double least = 0;
-  for (const Kind& kind : kKinds) {
-    if (!asked.empty() && asked != kind.name) continue;
-    if (kind.stencil && stencil_refusal(p, grid)) continue;  // also of the target
-    if (asked.empty() && kind.stencil && bf16) continue;     // it multiplies in float32
-    const std::optional<Cut> cut = cut_sequence(p, grid, kind, bf16);
-    if (!cut) continue;
-    const double price =
-        (kind.stencil ? 0.85 : 1.0) * (kind.streamed ? 1.1 : 1.0) * (kind.lanes == 32 ? 0.97 : 1.0);
-    const double cost = price * pairs_of(grid, *cut);
-    if (best && cost >= least) continue;
-    least = cost;
-    best = cut;
-  }
-  return *best;
+std::vector<char> general_entries(const Problem& p, const OwnPlan& own) {
+  std::vector<char> entries;
+  for (Index i = 0; i < sequences(p); ++i)
+    entries.insert(entries.end(), static_cast<std::size_t>(p.batch), own.by_general(i) ? 1 : 0);
+  return entries;
 }
 
 bool multiplies_bf16(const Problem& p) {
   return p.direction == Direction::kForward && p.dtype == DType::kBFloat16 &&
          p.precision == Precision::kBF16 && !bf16_refusal(p);
 }
-
-}  // namespace
 
 std::optional<std::string> bf16_refusal(const Problem& p) {
   if (p.dtype != DType::kBFloat16 || p.precision != Precision::kBF16) return std::nullopt;
@@ -207,31 +193,38 @@ std::optional<std::string> tuned_refusal(const Problem& p, const PlanOptions& op
   return std::nullopt;
 }
 
-void plan_tuned(const Problem& p, const PlanOptions& options, Plan& plan) {
+void plan_tuned(const Problem& p, const KernelChoice& choice, Plan general, Plan& plan) {
   auto own = std::make_shared<OwnPlan>();
-  const bool bf16 = multiplies_bf16(p);
+  own->cuts = choice.cuts;
+  own->general = std::move(general);
+  plan.shared_bytes = kAlignment;
+  if (own->some_general() || p.direction == Direction::kBackward) {
+    plan.private_bytes = own->general.private_bytes;
+    plan.shared_bytes = own->general.shared_bytes;
+  }
   double computed = 0;
   for (Index i = 0; i < sequences(p); ++i) {
     const Grid grid = grid_of(p, i);
-    own->cuts.push_back(best_cut(p, grid, options.kernel, bf16));
-    const Cut& cut = own->cuts.back();
+    computed += static_cast<double>(p.additional) * static_cast<double>(query_tokens(p, i));
+    if (own->by_general(i)) {
+      plan.query_tiles.push_back(own->general.query_tile(i));
+      plan.key_tiles.push_back(own->general.key_tile(i));
+      computed += computed_pairs(grid, TileSide::kQueries, own->general.query_tile(i), kLanes);
+      continue;
+    }
+    const Cut& cut = own->of(i);
     plan.query_tiles.push_back(cut.tile);
     plan.key_tiles.push_back({1, 1, cut.chunk_keys});
-    computed +=
-        pairs_of(grid, cut) + static_cast<double>(p.additional) * static_cast<double>(query_tokens(p, i));
+    computed += cut.stencil ? stencil_pairs(grid, cut)
+                            : computed_pairs(grid, TileSide::kQueries, cut.tile, cut.lanes);
     plan.private_bytes = std::max(plan.private_bytes, aligned(band_scratch_bytes(p, cut)));
   }
   const double useful = visible_pairs(p);
   plan.waste = useful > 0 ? computed * static_cast<double>(p.batch) / useful : 1.0;
-  plan.kernel =
-      std::string(own->cuts.empty() ? "b16" : own->cuts[0].name) + (bf16 ? " bf16, " : ", ") + targets()[0];
-  plan.shared_bytes = kAlignment;
   if (p.direction == Direction::kBackward) {
     const std::size_t entry = shared_bytes_per_entry(p, *own);
-    plan_general(p, options, own->general);
-    plan.shared_bytes += aligned(entry * static_cast<std::size_t>(entries_at_once(p, entry)));
-    plan.private_bytes = std::max(plan.private_bytes, own->general.private_bytes);
-    plan.shared_bytes = std::max(plan.shared_bytes, own->general.shared_bytes);
+    plan.shared_bytes = std::max(
+        plan.shared_bytes, kAlignment + aligned(entry * static_cast<std::size_t>(entries_at_once(p, entry))));
   }
   plan.own = std::move(own);
 }
@@ -245,7 +238,7 @@ void run_tuned(const Problem& p, const Plan& plan, const Tensors& tensors, Execu
     run_tuned_backward(p, plan, own, tensors, executor, base, scratch);
     return;
   }
-  const std::vector<Sequence> list = sequences_of(p, tensors);
+  const std::vector<Sequence> list = tuned_sequences(p, own, tensors);
   std::vector<Bands> bands;
   std::vector<Index> before;
   Index tasks = 0;
@@ -272,7 +265,12 @@ void run_tuned(const Problem& p, const Plan& plan, const Tensors& tensors, Execu
                                        : (wide ? kernels.forward32 : kernels.forward16);
     run(band, scratch + static_cast<std::size_t>(worker) * plan.private_bytes);
   });
-  fill_tails(p, tensors);
+  if (own.some_general()) {
+    const std::vector<char> only = general_entries(p, own);
+    run_general(p, own.general, tensors, executor, base, &only);
+  } else {
+    fill_tails(p, tensors);
+  }
 }
 
 }  // namespace nearfield::cpu

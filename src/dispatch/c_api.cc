@@ -36,6 +36,7 @@ std::string quoted(std::string_view text) {
 }
 
 std::string number(double x) {
+  if (!std::isfinite(x)) return "null";
   char text[32];
   std::snprintf(text, sizeof text, "%.17g", x);
   return text;
@@ -102,6 +103,25 @@ class Reader {
   int64_t left_;
 };
 
+// What the planner predicts for the host, if it does.
+std::string predictions(const Problem& p) {
+  std::shared_ptr<const Plan> plan;
+  try {
+    plan = make_plan(p, {}).plan;
+  } catch (const Unsupported&) {
+    return "";  // no plan, no prediction
+  }
+  if (plan->candidates.empty()) return "";
+  std::string json = ", \"seconds\": " + number(plan->seconds) + ", \"kernels\": [";
+  for (const Candidate& c : plan->candidates) {
+    json += (&c == plan->candidates.data() ? "" : ", ") + ("{\"name\": " + quoted(c.kernel)) +
+            ", \"seconds\": " + number(c.seconds) + ", \"counts\": [";
+    for (std::size_t i = 0; i < c.counts.size(); ++i) json += (i == 0 ? "" : ", ") + number(c.counts[i]);
+    json += "]}";
+  }
+  return json + "]";
+}
+
 }  // namespace
 }  // namespace nearfield
 
@@ -133,7 +153,8 @@ char* nf_problem(const char* text) {
     const Problem p = parse_problem(text_argument(text));
     return "{\"problem\": " + quoted(to_string(p)) + ", \"rank\": " + std::to_string(p.rank) +
            ", \"sequences\": " + std::to_string(sequences(p)) + ", \"pairs\": " + number(visible_pairs(p)) +
-           ", \"flops\": " + number(useful_flops(p)) + ", \"sparsity\": " + number(sparsity(p)) + "}";
+           ", \"flops\": " + number(useful_flops(p)) + ", \"sparsity\": " + number(sparsity(p)) +
+           predictions(p) + "}";
   });
 }
 

@@ -3,51 +3,16 @@
 #include "plan/tiles.h"
 
 #include <map>
-#include <numeric>
 
 namespace nearfield {
 namespace {
 
-// Sum over the tiles of one undilated axis of the length of their span on the other side. Away from the
-// borders of a whole axis the spans repeat with the stride: one period stands for all.
-double group_spans(const Axis& own, TileSide side, Index length) {
-  const Interval range = side == TileSide::kQueries ? own.queries : own.keys;
-  const Index tiles = ceil_div(range.size(), length);
-  const auto of_tiles = [&](Index first, Index last) {
-    double sum = 0;
-    for (Index i = first; i < last; ++i) {
-      const Interval run{range.begin + i * length, min_of(range.begin + (i + 1) * length, range.end)};
-      sum +=
-          static_cast<double>((side == TileSide::kQueries ? hull(own, run) : inverse_hull(own, run)).size());
-    }
-    return sum;
-  };
-  const bool whole = own.queries == Interval{0, own.query_extent} && own.keys == Interval{0, own.key_extent};
-  const bool windowed = own.rule == Rule::kWindow || own.rule == Rule::kWindowCausal;
-  const bool repeats = own.rule == Rule::kDense || (windowed && own.query_extent == own.key_extent);
-  const Index edge = (own.window + own.stride) / length + 2,
-              period = own.stride / std::gcd(own.stride, length);
-  if (!whole || !repeats || tiles <= 2 * (edge + period)) return of_tiles(0, tiles);
-  const Index inner = tiles - 2 * edge, periods = inner / period;
-  return of_tiles(0, edge) + static_cast<double>(periods) * of_tiles(edge, edge + period) +
-         of_tiles(edge + periods * period, tiles);
-}
-
 // Sum over the tiles of one axis, all dilation groups, of the length of their span on the other side.
 double spans(const Axis& axis, TileSide side, Index length) {
   double sum = 0;
-  Axis previous;
-  double of_previous = 0;
-  for (Index g = 0; g < axis.dilation; ++g) {
-    const Axis own = group(axis, g);
-    const bool same = g > 0 && own.queries == previous.queries && own.keys == previous.keys &&
-                      own.query_extent == previous.query_extent && own.key_extent == previous.key_extent;
-    if (!same) {
-      of_previous = group_spans(own, side, length);
-      previous = own;
-    }
-    sum += of_previous;
-  }
+  for_each_run_of_groups(axis, side, length, 0, [&](Interval, Interval span, double times) {
+    sum += static_cast<double>(span.size()) * times;
+  });
   return sum;
 }
 

@@ -4,6 +4,8 @@
 // Lane tiles: how a grid is cut into boxes of tokens, and how many pairs a cut computes.
 #pragma once
 
+#include <numeric>
+
 #include "nearfield/plan.h"
 
 namespace nearfield {
@@ -27,6 +29,53 @@ struct TileGrid {
     return b;
   }
 };
+
+// Calls fn(run, span, times) for the tiles of one undilated axis: `span` is what a run of tokens spans on the other
+// side, and `times` tiles are like this one. Away from the borders of a whole axis the spans repeat with the stride:
+// one period stands for all; where they do not, every tile is visited, or about `most` of them, evenly spread.
+template <class Fn>
+void for_each_run(const Axis& own, TileSide side, Index length, double times, Index most, const Fn& fn) {
+  const Interval range = side == TileSide::kQueries ? own.queries : own.keys;
+  const Index tiles = ceil_div(range.size(), length);
+  const auto visit = [&](Index first, Index last, double n, Index step = 1) {
+    for (Index i = first; i < last; i += step) {
+      const Interval run{range.begin + i * length, min_of(range.begin + (i + 1) * length, range.end)};
+      fn(run, side == TileSide::kQueries ? hull(own, run) : inverse_hull(own, run), n);
+    }
+  };
+  const bool whole = own.queries == Interval{0, own.query_extent} && own.keys == Interval{0, own.key_extent};
+  const bool windowed = own.rule == Rule::kWindow || own.rule == Rule::kWindowCausal;
+  const bool repeats = own.rule == Rule::kDense || (windowed && own.query_extent == own.key_extent);
+  const Index edge = (own.window + own.stride) / length + 2,
+              period = own.stride / std::gcd(own.stride, length);
+  if (!whole || !repeats || tiles <= 2 * (edge + period)) {
+    const Index step = most > 0 ? max_of(tiles / most, 1) : 1, last = (tiles - 1) / step * step;
+    if (step == 1) return visit(0, tiles, times);
+    const double share = static_cast<double>(tiles) / static_cast<double>(last / step);
+    return visit(step / 2, last, times * share, step);
+  }
+  const Index inner = tiles - 2 * edge, periods = inner / period;
+  visit(0, edge, times);
+  visit(edge, edge + period, times * static_cast<double>(periods));
+  visit(edge + periods * period, tiles, times);
+}
+
+// The same for one axis with all its dilation groups; those that are alike are visited once.
+template <class Fn>
+void for_each_run_of_groups(const Axis& axis, TileSide side, Index length, Index most, const Fn& fn) {
+  for (Index g = 0; g < axis.dilation;) {
+    const Axis own = group(axis, g);
+    Index alike = 1;
+    for (; g + alike < axis.dilation; ++alike) {
+      const Axis next = group(axis, g + alike);
+      if (next.queries != own.queries || next.keys != own.keys || next.query_extent != own.query_extent ||
+          next.key_extent != own.key_extent)
+        break;
+    }
+    for_each_run(own, side, length, static_cast<double>(alike), most, fn);
+    g += alike;
+  }
+}
 
 // Pairs computed if every tile works on the whole span of the other side, with `lanes` lanes busy or not.
 double computed_pairs(const Grid& grid, TileSide side, const TileShape& shape, Index lanes);

@@ -299,6 +299,26 @@ TEST(Api, WorkspaceIsSmall) {  // O(rows of keys) a worker, not O(tokens)
   EXPECT_LT(large.workspace_bytes(2), std::size_t{16} << 20);
 }
 
+TEST(Api, ExplainPredictsEveryKernel) {
+  const std::string text = explain("na:fwd:f32:b1h8kv8d32:64x64:k7x7@cpu");
+  const Plan plan = *make_plan(parse_problem("na:fwd:f32:b1h8kv8d32:64x64:k7x7")).plan;
+  if (plan.backend != "cpu") GTEST_SKIP() << "no CPU kernels";
+  const std::size_t at = text.find("predicted on one thread: ");
+  ASSERT_NE(at, std::string::npos) << text;
+  for (const Candidate& c : plan.candidates)
+    EXPECT_NE(text.find(c.kernel + " ", at), std::string::npos) << c.kernel << ": " << text;
+  for (const char* kernel : {"b16", "b32", "m16", "m32", "general"})
+    EXPECT_NE(text.find(std::string(kernel) + " ", at), std::string::npos) << text;
+  EXPECT_NE(text.find("ms", at), std::string::npos) << text;
+  // A kernel that is forced is the plan, and what it costs is known.
+  const Call call = parse_call("na:fwd:f32:b1h8kv8d32:64x64:k7x7@cpu/m16");
+  const Plan forced = *make_plan(call.problem, call.options).plan;
+  EXPECT_EQ(forced.kernel.substr(0, 4), "m16,");
+  for (const Candidate& c : forced.candidates)
+    if (c.kernel == "m16") { EXPECT_EQ(c.seconds, forced.seconds); }
+  EXPECT_GT(forced.seconds, plan.seconds);
+}
+
 TEST(Api, ExplainNamesEveryBackendWithItsReason) {
   const std::string text = explain("na:fwd:f32:b1h8kv8d32:64x64:k7x7");
   for (const char* word :

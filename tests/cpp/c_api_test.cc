@@ -99,6 +99,11 @@ TEST(CApi, Problem) {
   expect_ok(taken(nf_problem("na:fwd:f32:b2h4kv2d16v8:9x8:k3x3:s1x1:c00:add=1")),
             {"\"problem\": \"na:fwd:f32:b2h4kv2d16v8:9x8:k3x3:add=1\"", "\"rank\": 2", "\"sequences\": 1",
              "\"pairs\": 1440", "\"flops\": 276480", "\"sparsity\": "});
+  const std::string info = taken(nf_info());
+  if (info.find("cpu_target") != std::string::npos)  // the CPU backend is built
+    expect_ok(taken(nf_problem("na:bwd:f32:b1h1kv1d8:5:k3")),
+              {"\"seconds\": ", "\"kernels\": [{\"name\": \"b16\", \"seconds\": ", "\"counts\": [1, ",
+               "{\"name\": \"general\", "});
   expect_ok(taken(nf_problem("att:fwd:f32:b1h1kv1d8:5,5+0,3:ctl")), {"\"sequences\": 2", "\"pairs\": 15"});
   expect_ok(taken(nf_problem("att:fwd:f32:b1h1kv1d8:5,0")), {"\"pairs\": 0", "\"sparsity\": 1"});
   expect_ok(taken(nf_problem("att:fwd:f32:b1h1kv1d8:var=4,100,120,40,50")),

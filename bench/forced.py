@@ -1,0 +1,87 @@
+# Copyright 2026 The nearfield authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Every kernel of the CPU backend on every problem of some files: measured on one thread, and what the planner says.
+
+A time is the best of several processes: where a process's memory lies alone can cost a third.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import tempfile
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from nearfield import _core
+
+KERNELS = ("b16", "b32", "m16", "m32", "s2", "general")
+FMA_SLACK = 0.9  # samples whose FMA reading is below this share of the best one of the file are dropped
+
+
+@dataclass
+class Timed:
+    """One kernel on one problem."""
+
+    seconds: float
+    predicted: float
+    counts: list[float]  # src/cpu/cost.h
+
+
+@cache
+def planned(problem: str) -> dict:
+    """What the planner says: {"seconds", "kernels": [{"name", "seconds", "counts"}, ...], ...}."""
+    return _core.problem(problem)
+
+
+def lines(files: list[Path], both: bool, most_flops: float) -> list[str]:
+    """`NAME PROBLEM` of files. both: forward problems get a line for the backward pass too, where there is one."""
+    found = []
+    for file in files:
+        for line in file.read_text().splitlines():
+            words = line.partition("#")[0].split()
+            if not words:
+                continue
+            name, text = words
+            if planned(text)["flops"] > most_flops:
+                continue
+            found.append(f"{name} {text}")
+            if both and "prec=" not in text:  # arithmetic in bf16 is for the forward pass
+                found.append(f"{name} {text.replace(':fwd:', ':bwd:')}")
+    return found
+
+
+def measure(
+    bench: Path, files: list[Path], times: Path, rounds: int, both: bool, most_flops: float = math.inf
+) -> None:
+    """Appends `rounds` processes' rows to `times`; of a slow kernel one call behind the first."""
+    with tempfile.TemporaryDirectory() as folder:
+        listing = Path(folder) / "problems.txt"
+        listing.write_text("\n".join(lines(files, both, most_flops)) + "\n")
+        forced = ",".join(f"cpu/{k}" for k in KERNELS)
+        options = ["--threads", 1, "--samples", 2, "--sample-ms", 3, "--budget", 0.05, "--forced", "--with", forced]
+        for _ in range(rounds):
+            command = [bench, *options, "--json", times, listing]
+            subprocess.run([str(c) for c in command], check=True, stdout=subprocess.DEVNULL)
+
+
+def read(times: Path) -> dict[str, dict[str, Timed]]:
+    """{problem: {kernel: Timed}} of the rows of a file; kernels that the planner predicts."""
+    rows = [r for line in times.read_text().splitlines() if (r := json.loads(line))["kind"] == "row"]
+    peak = max(max(s["fma1"]) for r in rows for s in r["samples"])
+    best: dict[str, dict[str, float]] = defaultdict(dict)
+    for row in rows:
+        problem, kernel = row["problem"].partition("@")[0], row["kernel"].split(maxsplit=1)[1]
+        fair = [s["s"] for s in row["samples"] if min(s["fma1"]) >= FMA_SLACK * peak]
+        for time_s in fair or [s["s"] for s in row["samples"]]:
+            best[problem][kernel] = min(time_s, best[problem].get(kernel, time_s))
+    found: dict[str, dict[str, Timed]] = {}
+    for problem, by in best.items():
+        says = {k["name"]: k for k in planned(problem).get("kernels", [])}
+        found[problem] = {
+            k: Timed(t, says[k]["seconds"], says[k]["counts"]) for k, t in by.items() if k in says
+        }
+    return found
