@@ -1,15 +1,15 @@
 # Copyright 2026 The nearfield authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Measures the constants of the planner's cost model on this machine and writes them into src/cpu/cost_table.h.
+"""Measures the constants of the planner's cost model on this machine; writes them into src/cpu/cost_table.h.
 
     python bench/calibrate.py --machine zen4                       three processes, some three minutes
     NEARFIELD_CPU_TARGET=avx2 python bench/calibrate.py --machine avx2
     python bench/calibrate.py --machine zen4 --times T --rounds 0  fits what is in T already
 
-Runs nearfield-bench on one thread over problems/calibrate.txt with every kernel forced, takes the best time of each,
-asks the library for the counts that the model weighs (src/cpu/cost.h), and fits non-negative weights to the relative
-errors, outliers counting less. Machines that were not at hand get the weights of another one times the ratios below.
-predictions.py then judges the table on problems that it was not fitted to.
+Runs nearfield-bench on one thread over problems/calibrate.txt with every kernel forced, takes the best time
+of each, asks the library for the counts that the model weighs (src/cpu/cost.h), and fits non-negative weights
+to the relative errors, outliers counting less. Machines that were not at hand get the weights of another one
+times the ratios below. predictions.py then judges the table on problems that it was not fitted to.
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ from pathlib import Path
 
 import forced
 import numpy as np
+from scipy.optimize import nnls
 
 HERE = Path(__file__).parent
 TABLE = HERE.parent / "src" / "cpu" / "cost_table.h"
 COUNTS = HERE.parent / "src" / "cpu" / "cost.h"
 
-# Not measured: weights of another machine times a ratio for multiply-adds and exponentials, for memory beyond the L2
-# cache, and for all else. The machine measured multiplies 117 GFLOP/s per core at 3.7 GHz, one 512-bit FMA per cycle.
+# Not measured: weights of another machine times a ratio for multiply-adds and exponentials, for memory beyond
+# the L2 cache, and for all else. The machine measured multiplies 117 GFLOP/s per core at 3.7 GHz, one 512-bit
+# FMA per cycle.
 DERIVED = {
     # Cascade Lake, two 512-bit FMAs per cycle at 2.4 GHz: 154 GFLOP/s per core, memory 10-11 GB/s.
     "intel": ("zen4", 0.76, 1.2, 1.4),
@@ -47,27 +49,6 @@ def names() -> list[str]:
     return re.findall(r"^  k(\w+),", COUNTS.read_text(), re.MULTILINE)
 
 
-def non_negative(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The x >= 0 with the least |a x - b| (Lawson and Hanson, Solving Least Squares Problems, 1974, chapter 23)."""
-    x = np.zeros(a.shape[1])
-    used = np.zeros(a.shape[1], bool)
-    for _ in range(10 * a.shape[1]):
-        gain = np.where(used, -np.inf, a.T @ (b - a @ x))
-        if gain.max() <= 1e-9:
-            break
-        used[gain.argmax()] = True
-        while True:
-            z = np.zeros_like(x)
-            z[used] = np.linalg.lstsq(a[:, used], b, rcond=None)[0]
-            below = used & (z <= 0)
-            if not below.any():
-                break
-            x += (x[below] / (x[below] - z[below])).min() * (z - x)
-            used &= x > 1e-12
-        x = z
-    return x
-
-
 def fit(counts: np.ndarray, seconds: np.ndarray, near: np.ndarray | None = None) -> np.ndarray:
     """Weights in seconds: the least sum of squares of relative errors, beyond 3 % of their sizes.
 
@@ -81,7 +62,7 @@ def fit(counts: np.ndarray, seconds: np.ndarray, near: np.ndarray | None = None)
     pull, trust = 1e-4 if near is None else 0.3, np.ones(len(seconds))
     for _ in range(15):
         a = np.vstack([relative * trust[:, None], pull * np.eye(len(wanted))])
-        x = non_negative(a, np.concatenate([trust, pull * wanted]))
+        x, _ = nnls(a, np.concatenate([trust, pull * wanted]))
         trust = np.sqrt(0.03 / np.maximum(np.abs(relative @ x - 1), 0.03))
     weights = np.zeros(counts.shape[1])
     weights[there] = x / scale[there]
@@ -125,7 +106,9 @@ def write(machine: str, table: dict, how: str) -> None:
     for (kernel, direction), weights in sorted(table.items()):
         way = "Forward" if direction == "fwd" else "Backward"
         numbers = ", ".join(f"{w:.3g}" for w in weights)
-        rows.append(f'    {{Machine::k{machine.capitalize()}, "{kernel}", Direction::k{way}, {{{numbers}}}}},')
+        rows.append(
+            f'    {{Machine::k{machine.capitalize()}, "{kernel}", Direction::k{way}, {{{numbers}}}}},'
+        )
     old = re.compile(rf"^    (// {machine}:|{{Machine::k{machine.capitalize()},).*\n", re.MULTILINE)
     text = old.sub("", text)
     end = text.index("};\n\n}  // namespace")
@@ -150,7 +133,8 @@ def main():
     write(a.machine, table, a.note)
     for machine, (source, *ratios) in DERIVED.items():
         if source == a.machine:
-            how = f"not measured; {source} times {ratios[0]} (arithmetic), {ratios[1]} (memory), {ratios[2]} (all else)"
+            arithmetic, memory, other = ratios
+            how = f"not measured; {source} times {arithmetic} (arithmetic), {memory} (memory), {other} (else)"
             write(machine, derived(table, machine), how)
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The nearfield authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Every kernel of the CPU backend on every problem of some files: measured on one thread, and what the planner says.
+"""Every kernel of the CPU backend on the problems of some files: measured on one thread, and as predicted.
 
 A time is the best of several processes: where a process's memory lies alone can cost a third.
 """
@@ -38,7 +38,7 @@ def planned(problem: str) -> dict:
 
 
 def lines(files: list[Path], both: bool, most_flops: float) -> list[str]:
-    """`NAME PROBLEM` of files. both: forward problems get a line for the backward pass too, where there is one."""
+    """`NAME PROBLEM` of files. both: forward problems get one for the backward pass as well."""
     found = []
     for file in files:
         for line in file.read_text().splitlines():
@@ -62,7 +62,19 @@ def measure(
         listing = Path(folder) / "problems.txt"
         listing.write_text("\n".join(lines(files, both, most_flops)) + "\n")
         forced = ",".join(f"cpu/{k}" for k in KERNELS)
-        options = ["--threads", 1, "--samples", 2, "--sample-ms", 3, "--budget", 0.05, "--forced", "--with", forced]
+        options = [
+            "--threads",
+            1,
+            "--samples",
+            2,
+            "--sample-ms",
+            3,
+            "--budget",
+            0.05,
+            "--forced",
+            "--with",
+            forced,
+        ]
         for _ in range(rounds):
             command = [bench, *options, "--json", times, listing]
             subprocess.run([str(c) for c in command], check=True, stdout=subprocess.DEVNULL)

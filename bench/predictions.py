@@ -5,8 +5,8 @@
     python bench/predictions.py --out bench/results/NAME.md        speed.txt and no_cliff.txt, three processes
     python bench/predictions.py --times T --rounds 0 --out ...     judges what is in T already
 
-One thread. The choice is right if its kernel is within 5 % of the fastest one; a prediction is near if it is within a
-factor of 1.3 of the time.
+One thread. The choice is right if its kernel is within 5 % of the fastest one; a prediction is near if it is
+within a factor of 1.3 of the time.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from datetime import date
 from pathlib import Path
 
 import forced
+
 from nearfield import _core
 
 HERE = Path(__file__).parent
@@ -34,7 +35,7 @@ def near(timed: forced.Timed) -> bool:
 
 
 def judged(times: Path) -> tuple[list[str], list[list[str]]]:
-    """Lines that sum up, and rows of a table: problem, chosen kernel, its time over the best, predicted over measured."""
+    """Lines that sum up, and rows: problem, chosen kernel, its time over the best, times and predictions."""
     rows, right, close, every, lost = [], [], [], [], []
     for problem, by in forced.read(times).items():
         chosen = min(by, key=lambda k: by[k].predicted)
@@ -45,7 +46,10 @@ def judged(times: Path) -> tuple[list[str], list[list[str]]]:
             lost.append(loss)
         close.append(near(by[chosen]))
         every += [near(t) for t in by.values()]
-        cells = [f"{by[k].seconds * 1e3:.3g} ({by[k].predicted / by[k].seconds:.2f})" if k in by else "" for k in columns(by)]
+        cells = [
+            f"{by[k].seconds * 1e3:.3g} ({by[k].predicted / by[k].seconds:.2f})" if k in by else ""
+            for k in columns(by)
+        ]
         rows.append([f"`{problem}`", chosen, "" if loss == 1 else f"{loss:.2f} of {fastest}", *cells])
     share = lambda flags: f"{sum(flags)} of {len(flags)} ({sum(flags) / len(flags):.1%})"  # noqa: E731
     lines = [
@@ -64,7 +68,9 @@ def columns(by: dict) -> list[str]:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("files", nargs="*", type=Path, help="of problems; default: speed.txt and no_cliff.txt")
+    parser.add_argument(
+        "files", nargs="*", type=Path, help="of problems; default: speed.txt and no_cliff.txt"
+    )
     parser.add_argument("--bench", type=Path, default=HERE.parent / "build" / "bench" / "nearfield-bench")
     parser.add_argument("--times", type=Path, help="a file of rows: what is measured is added to it")
     parser.add_argument("--rounds", type=int, default=3, help="processes to measure")
@@ -78,7 +84,9 @@ def main():
     lines, rows = judged(times)
     print(*lines, sep="\n")
     if a.out:
-        title = f"# Predicted and measured, {cpu_model()}, {_core.info()['cpu_target']}, 1 thread, {date.today()}"
+        title = (
+            f"# Predicted and measured, {cpu_model()}, {_core.info()['cpu_target']}, 1 thread, {date.today()}"
+        )
         head = ["problem", "chosen", "over the best", *(f"{k} ms (pred/meas)" for k in forced.KERNELS)]
         table = [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *(f"| {' | '.join(r)} |" for r in rows)]
         a.out.write_text("\n".join([title, "", *(f"- {x}" for x in lines), "", *table, ""]))

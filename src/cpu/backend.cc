@@ -23,7 +23,8 @@ std::optional<std::string> why_not_bf16(const Problem& p, const Plan& plan) {
   if (p.direction == Direction::kBackward) return "gradients are multiplied in float32";
   if (!plan.own) return "the general path multiplies in float32";
   if (const auto reason = cpu::bf16_refusal(p)) return reason;
-  if (plan.kernel.find("bf16") == std::string::npos) return plan.kernel.substr(0, plan.kernel.rfind(',')) + " multiplies in float32";
+  if (plan.kernel.find("bf16") == std::string::npos)
+    return plan.kernel.substr(0, plan.kernel.rfind(',')) + " multiplies in float32";
   return std::nullopt;
 }
 
@@ -62,7 +63,8 @@ class Cpu final : public Backend {
     cpu::plan_general(p, options, general);
     const auto reason = cpu::tuned_refusal(p, options);
     const bool forced = options.kernel == "general";
-    cpu::KernelChoice choice = cpu::choose_kernels(p, general, options.kernel, !reason, !reason && cpu::multiplies_bf16(p));
+    cpu::KernelChoice choice =
+        cpu::choose_kernels(p, general, options.kernel, !reason, !reason && cpu::multiplies_bf16(p));
     if (choice.all_general()) {
       plan = std::move(general);
       plan.backend = name();

@@ -42,7 +42,8 @@ Offers offers_of(const Problem& p, const Grid& grid, const TileShape& query_tile
       o.cut[k] = cut_sequence(p, grid, kKinds[k], bf16);
     o.serves[k] = general || o.cut[k];
     if (!o.serves[k]) continue;
-    o.counts[k] = general ? general_counts(p, grid, query_tile, key_tile, m) : counts_of(p, grid, *o.cut[k], m);
+    o.counts[k] =
+        general ? general_counts(p, grid, query_tile, key_tile, m) : counts_of(p, grid, *o.cut[k], m);
     if (!asked.empty() && asked != kernel_name(k)) continue;
     const double seconds = seconds_of(in_memory(p, o.counts[k], o.bytes), full_name(k, bf16), p.direction, m);
     if (least >= 0 && seconds > least) continue;
@@ -69,7 +70,8 @@ bool KernelChoice::all_general() const {
   return std::none_of(cuts.begin(), cuts.end(), [](const auto& cut) { return cut.has_value(); });
 }
 
-KernelChoice choose_kernels(const Problem& p, const Plan& general, const std::string& asked, bool tuned, bool bf16) {
+KernelChoice choose_kernels(const Problem& p, const Plan& general, const std::string& asked, bool tuned,
+                            bool bf16) {
   KernelChoice choice;
   Total all[kKernels], chosen[kKernels];
   std::map<std::vector<Index>, Offers> known;  // by grid: all else is common
@@ -79,13 +81,14 @@ KernelChoice choose_kernels(const Problem& p, const Plan& general, const std::st
     const Grid grid = grid_of(p, i);
     std::vector<Index> key;
     for (const Axis& axis : grid.axis)
-      key.insert(key.end(), {static_cast<Index>(axis.rule), axis.query_extent, axis.key_extent, axis.window,
-                             axis.stride, axis.dilation, axis.queries.begin, axis.queries.end,
-                             axis.keys.begin, axis.keys.end});
+      key.insert(key.end(),
+                 {static_cast<Index>(axis.rule), axis.query_extent, axis.key_extent, axis.window, axis.stride,
+                  axis.dilation, axis.queries.begin, axis.queries.end, axis.keys.begin, axis.keys.end});
     auto at = known.find(key);
     if (at == known.end())
       at = known
-               .emplace(key, offers_of(p, grid, general.query_tile(i), general.key_tile(i), asked, tuned, bf16))
+               .emplace(key,
+                        offers_of(p, grid, general.query_tile(i), general.key_tile(i), asked, tuned, bf16))
                .first;
     const Offers& o = at->second;
     bytes += o.bytes * static_cast<double>(p.batch);

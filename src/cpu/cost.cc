@@ -31,13 +31,16 @@ struct Shape {
 };
 Shape shape_of(Machine m, int lanes, std::size_t pitch) {
   Shape s{};
-  s.floats = m == Machine::kAvx2 ? 8 : m == Machine::kSse4 || m == Machine::kNeon ? 4 : m == Machine::kScalar ? 1 : 16;
+  s.floats = m == Machine::kAvx2                          ? 8
+             : m == Machine::kSse4 || m == Machine::kNeon ? 4
+             : m == Machine::kScalar                      ? 1
+                                                          : 16;
   s.vectors = min_of(lanes / s.floats, m == Machine::kNeon ? 4 : 2);
   s.busy = s.floats == 16 ? 4 : 8;
   const bool known = pitch <= 256 && (pitch & (pitch - 1)) == 0;
-  s.keys = !known               ? 4
-           : s.floats == 16     ? (s.vectors == 1 ? 16 : 12)
-           : s.vectors == 1     ? 12
+  s.keys = !known                  ? 4
+           : s.floats == 16        ? (s.vectors == 1 ? 16 : 12)
+           : s.vectors == 1        ? 12
            : m == Machine::kScalar ? 2
            : m == Machine::kNeon   ? 5
                                    : 6;
@@ -91,7 +94,8 @@ double tokens(const Grid& grid, bool queries) {
 
 // Storage in 16 bits is converted.
 void add_conversion(const Problem& p, Counts& c) {
-  if (p.dtype == DType::kBFloat16 || p.dtype == DType::kFloat16) c[Count::kConvert] = c[Count::kQuery] + c[Count::kPack];
+  if (p.dtype == DType::kBFloat16 || p.dtype == DType::kFloat16)
+    c[Count::kConvert] = c[Count::kQuery] + c[Count::kPack];
 }
 
 // The stencil kernel: key rows are loaded once per tile and shift, and nothing is masked out.
@@ -102,13 +106,15 @@ Counts stencil_counts(const Problem& p, const Grid& grid, const Cut& cut, Machin
   const auto sums = [&](int a, Index length) { return Sums(grid.axis[a], TileSide::kQueries, length); };
   const Sums t = sums(0, 1), y = sums(1, 1), y2 = sums(1, 2), y4 = sums(1, kStencilRows), x = sums(2, floats);
   const double window = number(s.columns.window), v_vectors = vectors(p.value_dim, floats),
-               passes = vectors(static_cast<Index>(v_vectors), floats == 16 ? 4 : 2), lanes = x.tiles * number(floats),
-               key_rows = t.span * y4.span, pairs = t.span * y.span * x.tiles * window;
+               passes = vectors(static_cast<Index>(v_vectors), floats == 16 ? 4 : 2),
+               lanes = x.tiles * number(floats), key_rows = t.span * y4.span,
+               pairs = t.span * y.span * x.tiles * window;
   const double tiles = t.tiles * y4.tiles, of_tile = key_rows / std::max(tiles, 1.0),
                chunks = std::ceil(of_tile / number(s.chunk_rows));
   // Query rows of a tile that see a key row, and the shifts of a register tile.
-  const double active = std::max(t.span * y.span / std::max(key_rows, 1.0), 1.0), room = floats == 16 ? 24 : 10,
-               calls = std::ceil(window * active / room), busy = floats == 16 ? 4 : 8;
+  const double active = std::max(t.span * y.span / std::max(key_rows, 1.0), 1.0),
+               room = floats == 16 ? 24 : 10, calls = std::ceil(window * active / room),
+               busy = floats == 16 ? 4 : 8;
   Counts c;
   c[Count::kCall] = 1;
   c[Count::kTask] = sums(0, cut.band[0]).tiles * sums(1, cut.band[1]).tiles * sums(2, cut.band[2]).tiles *
@@ -151,11 +157,14 @@ Counts counts_of(const Problem& p, const Grid& grid, const Cut& cut, Machine m) 
   const Shape shape = shape_of(m, cut.lanes, k_pitch);
   const double lane_vectors = vectors(cut.lanes, shape.floats), q_vectors = vectors(p.head_dim, shape.floats),
                v_vectors = vectors(p.value_dim, shape.floats);
-  const double out_vectors = d.backward ? q_vectors : v_vectors, passes = vectors(static_cast<Index>(out_vectors), shape.floats == 16 || m == Machine::kNeon ? 4 : 2);
+  const double out_vectors = d.backward ? q_vectors : v_vectors,
+               passes = vectors(static_cast<Index>(out_vectors),
+                                shape.floats == 16 || m == Machine::kNeon ? 4 : 2);
   const auto sums = [&](const TileShape& s, int a) {
     return Sums(grid.axis[a], TileSide::kQueries, s[static_cast<std::size_t>(a)]);
   };
-  const Index most = cut.ring_axis == 2 && !cut.streamed ? min_of(cut.chunk_keys, max_of(cut.slots, 1)) : cut.chunk_keys;
+  const Index most =
+      cut.ring_axis == 2 && !cut.streamed ? min_of(cut.chunk_keys, max_of(cut.slots, 1)) : cut.chunk_keys;
   const Sums t = sums(cut.tile, 0), y = sums(cut.tile, 1),
              x(grid.axis[2], TileSide::kQueries, cut.tile[2], most, &shape);
   Sums more(Axis(), TileSide::kQueries, 1);  // the additional keys of a tile
@@ -196,8 +205,8 @@ Counts counts_of(const Problem& p, const Grid& grid, const Cut& cut, Machine m) 
   c[Count::kPiece] = pieces;
   c[Count::kHead] = tiles * d.heads;
   c[Count::kChunk] = chunks * d.heads * number(cut.lanes) * out_vectors;
-  const double wide = number(shape.vectors), groups = lane_vectors / wide, depth = d.backward ? d.q + d.v : d.q,
-               products = d.backward ? 2 : 1;
+  const double wide = number(shape.vectors), groups = lane_vectors / wide,
+               depth = d.backward ? d.q + d.v : d.q, products = d.backward ? 2 : 1;
   const double steps = rows * x.steps + tiles * more.steps, calls = rows * x.calls + tiles * more.calls;
   c[Count::kScore] = steps * wide * groups * depth * d.heads / per_step;
   c[Count::kScoreRun] = calls * groups * products * d.heads;
@@ -215,7 +224,8 @@ Counts counts_of(const Problem& p, const Grid& grid, const Cut& cut, Machine m) 
         (pack_rows * x.span * in_x + packs * added) * kPack * (q_vectors + v_vectors) * d.heads;
     c[Count::kSpreadRow] = keys * (q_vectors + v_vectors) * d.heads;
   }
-  c[Count::kQuery] = (tiles * number(cut.lanes) + tokens(grid, true)) * (d.backward ? 1.5 : 0.5) * row * d.heads;
+  c[Count::kQuery] =
+      (tiles * number(cut.lanes) + tokens(grid, true)) * (d.backward ? 1.5 : 0.5) * row * d.heads;
   c[Count::kPack] = packed;
   const double head_rows = d.backward ? 5 : 2;  // of a query and head; streamed keys are packed head by head
   c[Count::kRow] = tokens(grid, true) * d.heads * head_rows + (cut.streamed ? 2 * packed / row : 0);
@@ -223,7 +233,8 @@ Counts counts_of(const Problem& p, const Grid& grid, const Cut& cut, Machine m) 
   c[Count::kShared] = shared;
   if (!cut.streamed) {
     const double ring = number(cut.slots) * number(cut.rows_per_slot * cut.heads) *
-                        number(static_cast<Index>(k_pitch + packed_pitch(p.value_dim))) * (d.backward ? 8 : 4);
+                        number(static_cast<Index>(k_pitch + packed_pitch(p.value_dim))) *
+                        (d.backward ? 8 : 4);
     c[Count::kRing] = keys * d.heads * row * beyond(ring, kNearBytes);
   }
   add_conversion(p, c);
@@ -249,12 +260,15 @@ Counts general_counts(const Problem& p, const Grid& grid, const TileShape& query
     }
     double tiles = 1, span = 1, strips = 1, strip_span = 1, rows = 1, group_span = 1;
     for (int a = 0; a < kMaxRank; ++a) {
-      const Sums of(grid.axis[a], side, tile[static_cast<std::size_t>(a)]), whole(grid.axis[a], side, strip[a]);
+      const Sums of(grid.axis[a], side, tile[static_cast<std::size_t>(a)]),
+          whole(grid.axis[a], side, strip[a]);
       tiles *= of.tiles, span *= of.span, strips *= whole.tiles, strip_span *= whole.span;
       rows *= a == 2 ? of.tiles : of.span;
       // Four lanes in a row of the tile, a whole row if that is shorter.
       const Index length = a == 2 ? min_of(tile[2], kLaneGroup) : 1;
-      group_span *= Sums(grid.axis[a], side, a == 2 || tile[2] >= kLaneGroup ? length : tile[static_cast<std::size_t>(a)]).span;
+      group_span *= Sums(grid.axis[a], side,
+                         a == 2 || tile[2] >= kLaneGroup ? length : tile[static_cast<std::size_t>(a)])
+                        .span;
     }
     const double added = side == TileSide::kQueries ? number(p.additional) : 0;
     const double keys = span + tiles * added;
@@ -272,7 +286,8 @@ Counts general_counts(const Problem& p, const Grid& grid, const TileShape& query
     c[Count::kPack] += (strip_span + strips * added) * row * heads;
     c[Count::kRow] += (tiles * kLanes + strip_span + strips * added) * 2 * heads;
     c[Count::kSegment] += tiles * number(tile[0] * tile[1]) * heads;
-    if (p.bias) c[Count::kBias] += keys * lane_vectors * heads * (d.backward && side == TileSide::kQueries ? 2 : 1);
+    if (p.bias)
+      c[Count::kBias] += keys * lane_vectors * heads * (d.backward && side == TileSide::kQueries ? 2 : 1);
     if (p.dropout > 0) c[Count::kDraw] += keys * lane_vectors * heads;
   };
   if (d.backward) {

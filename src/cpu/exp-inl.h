@@ -34,7 +34,7 @@ HWY_INLINE V exp2(V x) {
 #else
   const hn::RebindToSigned<decltype(d)> i;
   const V least = hn::Set(d, -151.0f);  // 2^-151 rounds to 0
-#if HWY_ARCH_X86
+#if HWY_ARCH_X86 && HWY_TARGET != HWY_SCALAR
   const V bounded = hn::Max(least, x);  // the second operand where one is NaN
 #else
   const V bounded = hn::IfThenElse(hn::Lt(x, least), least, x);

@@ -30,15 +30,14 @@ struct StencilForward : StencilTask {
     Index v, head;
     int rows, n;
     float* out;
-    float max[kStencilRows][kFloats], sum[kStencilRows][kFloats], top[kStencilRows][kFloats];
   };
 
-  // S of key rows [begin, end); tile.top: the maxima, tile.max included.
+  // S of key rows [begin, end); m.top: the maxima, m.max included.
   void score(Tile& tile, int begin, int end) {
     const Index head = tile.head / per_kv;
     const float* keys = m.keys + head * m.k_head + tile.v * kFloats;
     const float* queries = query_vector(tile.v, tile.head);
-    std::copy(&tile.max[0][0], &tile.max[0][0] + kStencilRows * kFloats, &tile.top[0][0]);
+    std::copy(m.max, m.max + kStencilRows * kFloats, m.top);
     for (int i = begin; i < end; ++i) {
       const KeyRow& row = m.rows[i];
       const int active = row.high - row.low, most = most_shifts(active);
@@ -50,7 +49,7 @@ struct StencilForward : StencilTask {
         std::size_t step;
         const char* next = feed.take(static_cast<std::size_t>(p.head_dim), k, step);
         stencil_score_for(active, shifts)(queries + row.low * kFloats, k, m.k_pitch, p.head_dim, to,
-                                          m.score_pitch, tile.top[row.low], next, step);
+                                          m.score_pitch, m.top + row.low * kFloats, next, step);
         k += shifts;
         to += shifts * kFloats;
         left -= shifts;
@@ -65,7 +64,7 @@ struct StencilForward : StencilTask {
     const Floats nothing = hn::Set(d, -std::numeric_limits<float>::infinity());
     const std::uint32_t* masks = m.mask + tile.v * window;
     for (int r = 0; r < tile.rows; ++r) {
-      Floats top = hn::Load(d, tile.max[r]);
+      Floats top = hn::Load(d, m.max + r * kFloats);
       for (int i = begin; i < end; ++i) {
         if (r < m.rows[i].low || r >= m.rows[i].high) continue;
         float* s = scores_of(r, i - begin);
@@ -75,7 +74,7 @@ struct StencilForward : StencilTask {
           top = hn::Max(top, seen);
         }
       }
-      hn::Store(top, d, tile.top[r]);
+      hn::Store(top, d, m.top + r * kFloats);
     }
   }
 
@@ -83,15 +82,15 @@ struct StencilForward : StencilTask {
   void weights(Tile& tile, int begin, int end) {
     const FloatTag d;
     for (int r = 0; r < tile.rows; ++r) {
-      Floats max = hn::Load(d, tile.max[r]), sum = hn::Load(d, tile.sum[r]);
-      const Floats top = hn::Load(d, tile.top[r]);
+      Floats max = hn::Load(d, m.max + r * kFloats), sum = hn::Load(d, m.sum + r * kFloats);
+      const Floats top = hn::Load(d, m.top + r * kFloats);
       const auto grew = hn::Gt(top, hn::Add(max, hn::Set(d, kLazyGrowth)));
       if (!hn::AllFalse(d, grew)) {
         const Floats f =
             hn::IfThenElse(grew, exp2(hn::Mul(hn::Sub(max, top), hn::Set(d, kLog2e))), hn::Set(d, 1.0f));
         max = hn::IfThenElse(grew, top, max);
         sum = hn::Mul(sum, f);
-        hn::Store(max, d, tile.max[r]);
+        hn::Store(max, d, m.max + r * kFloats);
         if (begin > 0) rescale(tile.out + r * m.lanes * m.out_pitch, f);
       }
       for (int i = begin; i < end;) {  // runs of key rows that this query row sees
@@ -101,7 +100,7 @@ struct StencilForward : StencilTask {
         if (last > i) sum = stencil_exp(scores_of(r, i - begin), (last - i) * window, max, sum);
         i = last + 1;
       }
-      hn::Store(sum, d, tile.sum[r]);
+      hn::Store(sum, d, m.sum + r * kFloats);
     }
   }
   void rescale(float* out, Floats factor) const {
@@ -148,8 +147,8 @@ struct StencilForward : StencilTask {
       float* out = tile.out + r * m.lanes * m.out_pitch;
       for (int l = 0; l < kFloats; ++l, out += m.out_pitch)
         for (Index c = 0; c < m.v_pitch; c += kFloats) hn::Store(hn::Zero(d), d, out + c);
-      hn::Store(hn::Set(d, std::numeric_limits<float>::lowest()), d, tile.max[r]);
-      hn::Store(hn::Zero(d), d, tile.sum[r]);
+      hn::Store(hn::Set(d, std::numeric_limits<float>::lowest()), d, m.max + r * kFloats);
+      hn::Store(hn::Zero(d), d, m.sum + r * kFloats);
     }
     for (int i = 0; i < tile.n; i += static_cast<int>(cut.chunk_rows)) {
       const int end = std::min(tile.n, i + static_cast<int>(cut.chunk_rows));
@@ -159,10 +158,10 @@ struct StencilForward : StencilTask {
     }
     for (int r = 0; r < tile.rows; ++r) {  // 1 / l, 0 where nothing was seen
       const Index at = (tile.head * kStencilRows + r) * m.lanes + tile.v * kFloats;
-      const Floats l = hn::Load(d, tile.sum[r]);
+      const Floats l = hn::Load(d, m.sum + r * kFloats);
       const auto none = hn::Eq(l, hn::Zero(d));
       hn::Store(hn::IfThenZeroElse(none, hn::Div(hn::Set(d, 1.0f), l)), d, m.inverse + at);
-      const Floats lse = hn::Add(hn::Load(d, tile.max[r]), log_or_nan(l));
+      const Floats lse = hn::Add(hn::Load(d, m.max + r * kFloats), log_or_nan(l));
       hn::Store(hn::IfThenElse(none, hn::Set(d, -std::numeric_limits<float>::infinity()), lse), d,
                 m.lse + at);
     }

@@ -22,10 +22,11 @@ struct StencilScratch {
   Index stage_pitch;                    // tokens on their way
   Index score_pitch;                    // S [4][key row of a chunk][shift][lanes]
   float *keys, *values, *queries, *out, *scores, *stage, *line;
-  float *inverse, *lse;  // [query head][4][query]
-  Index* column;         // [width]: keys
-  std::uint32_t* mask;   // [query][shift]: of each vector
-  bool* masked;          // [query]
+  float *inverse, *lse;    // [query head][4][query]
+  float *max, *sum, *top;  // [4][lane], of the tile at work
+  Index* column;           // [width]: keys
+  std::uint32_t* mask;     // [query][shift]: of each vector
+  bool* masked;            // [query]
   KeyRow* rows;
   const float** value_rows;  // of a chunk
   std::size_t bytes;
@@ -65,6 +66,9 @@ struct StencilScratch {
     take(line, v_pitch);
     take(inverse, query_heads * kStencilRows * lanes);
     take(lse, query_heads * kStencilRows * lanes);
+    take(max, kStencilRows * 16);
+    take(sum, kStencilRows * 16);
+    take(top, kStencilRows * 16);
     take(column, s.width);
     take(mask, lanes * s.columns.window);
     take(masked, lanes);

@@ -1,12 +1,14 @@
 // Copyright 2026 The nearfield authors.
 // SPDX-License-Identifier: Apache-2.0
 //
-// A pool of std::threads that draw tasks from one counter. Waiting threads sleep; a call from inside a
-// task, or while another thread uses the pool, runs on the calling thread alone.
+// A pool of std::threads that draw tasks from one counter. A call from inside a task, or while another thread uses the
+// pool, runs on the calling thread alone. A waiting thread polls for a moment before it sleeps, since waking it takes
+// as long as a small problem; a call does not wait for threads that are not awake when its last task is drawn.
 #include "nearfield/executor.h"
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdlib>
 #include <exception>
@@ -48,18 +50,18 @@ class ThreadPool final : public Executor {
     }
     {
       std::lock_guard lock(mutex_);
-      fn_ = &fn;
-      tasks_ = tasks;
+      work_ = {&fn, tasks};
       next_ = 0;
       error_ = nullptr;
-      active_ = static_cast<int>(threads_.size());
       ++generation_;
     }
     wake_.notify_all();
-    draw_tasks(0);
+    draw_tasks({&fn, tasks}, 0);
     std::exception_ptr error;
+    poll([this] { return active_ == 0; });
     {
       std::unique_lock lock(mutex_);
+      work_ = {};  // who comes now comes too late
       done_.wait(lock, [this] { return active_ == 0; });
       error = error_;
     }
@@ -68,10 +70,15 @@ class ThreadPool final : public Executor {
   }
 
  private:
-  void draw_tasks(int worker) {
-    for (Index t = next_++; t < tasks_; t = next_++) {
+  struct Work {
+    const std::function<void(Index, int)>* fn = nullptr;  // null: none
+    Index tasks = 0;
+  };
+
+  void draw_tasks(const Work& work, int worker) {
+    for (Index t = next_++; t < work.tasks; t = next_++) {
       try {
-        (*fn_)(t, worker);
+        (*work.fn)(t, worker);
       } catch (...) {
         std::lock_guard lock(mutex_);
         if (!error_) error_ = std::current_exception();
@@ -81,28 +88,39 @@ class ThreadPool final : public Executor {
 
   void wait_for_work(int worker) {
     unsigned seen = 0;
-    std::unique_lock lock(mutex_);
     for (;;) {
+      poll([&] { return generation_ != seen; });
+      std::unique_lock lock(mutex_);
       wake_.wait(lock, [&] { return stop_ || generation_ != seen; });
       if (stop_) return;
       seen = generation_;
+      if (!work_.fn) continue;
+      ++active_;
+      const Work work = work_;
       lock.unlock();
-      draw_tasks(worker);
+      draw_tasks(work, worker);
       lock.lock();
       if (--active_ == 0) done_.notify_one();
     }
   }
+
+  // Until ready() or some time has passed.
+  template <class Ready>
+  static void poll(const Ready& ready) {
+    const auto end = std::chrono::steady_clock::now() + kPatience;
+    while (!ready() && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+  }
+  static constexpr std::chrono::microseconds kPatience{200};
 
   std::vector<std::thread> threads_;
   std::mutex mutex_;
   std::condition_variable wake_, done_;
   std::atomic<bool> busy_{false};
   std::atomic<Index> next_{0};
-  const std::function<void(Index, int)>* fn_ = nullptr;
-  Index tasks_ = 0;
+  Work work_;
   std::exception_ptr error_;
-  int active_ = 0;
-  unsigned generation_ = 0;
+  std::atomic<int> active_{0};  // threads at work, besides the caller
+  std::atomic<unsigned> generation_{0};
   bool stop_ = false;
 };
 

@@ -65,9 +65,13 @@ X86_64 = [
     Kernel(r"N_AVX3::score_pairs<4, 2, 32, 0>", fmas=8),
     Kernel(r"N_AVX3::weigh_pairs<4, ", fmas=16),
     Kernel(r"N_AVX3::spread_run<[234], ", fmas=24),
-    Kernel(r"N_AVX3::stencil_score<1, ", fmas=8, folded=9),  # one row: no load is shared
-    Kernel(r"N_AVX3::stencil_weigh<2, 4>", fmas=8, spills=5),  # pointers, outside the long loop
-    Kernel(r"N_AVX2::stencil_score<1, ", fmas=8, folded=9),
+    Kernel(r"N_AVX3::stencil_score<1, [89]>", fmas=8, folded=9),  # one row: no load is shared
+    Kernel(r"N_AVX3::stencil_score<4, [456]>", fmas=16),
+    Kernel(r"N_AVX3::stencil_weigh<2, 4>", fmas=16, spills=5),  # around the last column, once per row of keys
+    Kernel(r"N_AVX2::stencil_score<1, [89]>", fmas=8, folded=9),
+    Kernel(r"N_AVX2::stencil_score<2, [45]>", fmas=8),
+    Kernel(r"N_AVX2::stencil_weigh<2, 2>", fmas=8),
+    Kernel(r"N_AVX2::FloatArithmetic<16> >::run_streamed", fmas=8, spills=2),  # exp, as below
     Kernel(r"N_AVX2::dot_rows<", fmas=8),
     Kernel(r"N_AVX2::accumulate_rows<", fmas=8),
     Kernel(r"N_AVX2::score_run<2, \d+, \d\d+>", fmas=12),
