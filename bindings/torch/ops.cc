@@ -15,6 +15,7 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <tuple>
@@ -194,6 +195,12 @@ void add_inputs(const Problem& p, const std::string& op, const Arguments& a, Ten
 void run_on_host(const Problem& p, const Choice& choice, const Tensors& tensors, const Tensor& like) {
   TorchExecutor executor;
   const auto bytes = static_cast<int64_t>(choice.plan->workspace_bytes(executor.workers()));
+  constexpr int64_t kKept =
+      1 << 20;  // less than this a thread keeps: asking for it takes as long as a tiny problem
+  if (bytes <= kKept) {
+    thread_local const std::unique_ptr<std::byte[]> kept(new std::byte[kKept]);
+    return run(p, choice, tensors, executor, kept.get());
+  }
   const Tensor workspace = torch::stable::new_empty(like, Ints{bytes}, ScalarType::Byte);
   run(p, choice, tensors, executor, static_cast<std::byte*>(workspace.data_ptr()));
 }

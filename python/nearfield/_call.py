@@ -30,6 +30,12 @@ def axes_of(op: str, rank: int, window: str, a: dict) -> tuple[int, ...]:
     return tuple(int(n) for axis in axes for n in axis)
 
 
+_TILES = {
+    word: tuple(f"{name}_{word}" for name in ("q_tile", "kv_tile", "backward_q_tile", "backward_kv_tile"))
+    for word in ("shape", "size")
+}
+
+
 def tiles_of(op: str, a: dict, rank: int, word: str) -> tuple[int, ...] | None:
     """The query and key tiles, forward and then backward, as the operator takes them."""
 
@@ -37,9 +43,10 @@ def tiles_of(op: str, a: dict, rank: int, word: str) -> tuple[int, ...] | None:
         shape = a[name]
         return arguments.tile(op, name, (shape,) if rank == 1 and arguments.is_int(shape) else shape, rank)
 
-    names = ("q_tile", "kv_tile", "backward_q_tile", "backward_kv_tile")
-    tiles = tuple(n for name in names for n in one(f"{name}_{word}"))
-    return tiles if any(tiles) else None
+    names = _TILES[word]
+    if all(a[name] is None for name in names):
+        return None
+    return tuple(n for name in names for n in one(name))
 
 
 def seed_of(dropout_p: float, query):

@@ -149,7 +149,10 @@ def test_no_verdict_inside_the_spread(times, word):
     assert verdict(before, figure([row("nearfield", *map(sample, times))]))[2] == word
 
 
-@pytest.mark.parametrize("file", sorted((BENCH / "problems").glob("*.txt")), ids=lambda p: p.stem)
+BENCH_FILES = sorted(f for f in (BENCH / "problems").glob("*.txt") if f.stem != "calibrate")
+
+
+@pytest.mark.parametrize("file", BENCH_FILES, ids=lambda p: p.stem)
 def test_problem_files_are_canonical_and_have_both_directions(file):
     from problems import read
 
@@ -158,3 +161,17 @@ def test_problem_files_are_canonical_and_have_both_directions(file):
         for text in problem.texts.values():
             assert _core.problem(text)["problem"] == text
         assert problem.texts["fwd"].replace(":fwd:", ":bwd:") == problem.texts["bwd"]
+
+
+def test_the_planner_is_calibrated_on_canonical_problems_of_its_own():
+    import forced
+    from problems import read
+
+    file = BENCH / "problems" / "calibrate.txt"
+    lines = [line.split()[1] for line in forced.lines([file], both=True, most_flops=math.inf)]
+    assert len(lines) == len(set(lines)) > 200
+    for text in lines:
+        said = _core.problem(text)
+        assert said["problem"] == text and len(said["kernels"]) >= 1, text
+    judged = {text for f in BENCH_FILES for problem in read(f) for text in problem.texts.values()}
+    assert not judged & set(lines)
