@@ -1,14 +1,16 @@
 # Copyright 2026 The nearfield authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Every kernel of the CPU backend on the problems of some files: measured on one thread, and as predicted.
+"""Every kernel of the CPU backend on the problems of some files: measured on one thread, and predicted.
 
-A time is the best of several processes: where a process's memory lies alone can cost a third.
+A time is the best of several processes: where a process's memory lies alone can cost a third. As many processes
+as there are cores run side by side, in step: what cores share is as busy then as in a call that has them all.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import tempfile
 from collections import defaultdict
@@ -57,7 +59,7 @@ def lines(files: list[Path], both: bool, most_flops: float) -> list[str]:
 def measure(
     bench: Path, files: list[Path], times: Path, rounds: int, both: bool, most_flops: float = math.inf
 ) -> None:
-    """Appends `rounds` processes' rows to `times`; of a slow kernel one call behind the first."""
+    """Appends the rows of `rounds` processes per core to `times`; slow kernels are called twice."""
     with tempfile.TemporaryDirectory() as folder:
         listing = Path(folder) / "problems.txt"
         listing.write_text("\n".join(lines(files, both, most_flops)) + "\n")
@@ -76,8 +78,16 @@ def measure(
             forced,
         ]
         for _ in range(rounds):
-            command = [bench, *options, "--json", times, listing]
-            subprocess.run([str(c) for c in command], check=True, stdout=subprocess.DEVNULL)
+            parts = [Path(folder) / f"{core}.jsonl" for core in range(os.cpu_count() or 1)]
+            commands = [[str(c) for c in (bench, *options, "--json", part, listing)] for part in parts]
+            running = [subprocess.Popen(c, stdout=subprocess.DEVNULL) for c in commands]
+            codes = [process.wait() for process in running]
+            if any(codes):
+                raise RuntimeError(f"{' '.join(commands[0])} failed")
+            with times.open("a") as all_rows:
+                for part in parts:
+                    all_rows.write(part.read_text())
+                    part.unlink()
 
 
 def read(times: Path) -> dict[str, dict[str, Timed]]:

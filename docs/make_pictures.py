@@ -343,6 +343,7 @@ PICTURES = {
     "windows.svg": windows,
     "query-layouts.svg": query_layouts,
     "cpu-tile.svg": query_tile,
+    "cpu-time.svg": where_time_goes,
 }
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ struct Bands {
     heads = c.heads;
     count(p);
     if (c.streamed || total == 0) return;
-    if (c.stencil) halve(p, static_cast<Index>(std::ceil(4 * workers)));
+    if (c.stencil) halve(p, static_cast<Index>(std::ceil(2 * workers)));
     else balance(p, workers);
   }
 
