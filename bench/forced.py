@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every kernel of the CPU backend on the problems of some files: measured on one thread, and predicted.
 
-A time is the best of several processes: where a process's memory lies alone can cost a third. As many processes
-as there are cores run side by side, in step: what cores share is as busy then as in a call that has them all.
+A time is the best of several processes: where a process's memory lies alone can cost a third. As many
+processes as there are cores run side by side, in step: what cores share is as busy then as in a call that has
+them all.
 """
 
 from __future__ import annotations

@@ -136,7 +136,8 @@ Choice choose(std::span<const Backend* const> table, const Problem& p, const Pla
     log_line("dispatch", key + "," + std::string(choice.backend->name()) + "," + choice.plan->kernel);
   const std::lock_guard lock(mutex);
   static std::size_t cached_bytes = 0;
-  const std::size_t bytes = 512 + 2 * key.size() + 2 * sizeof(TileShape) * choice.plan->query_tiles.size();
+  std::size_t bytes = 512 + 2 * key.size() + 2 * sizeof(TileShape) * choice.plan->query_tiles.size();
+  for (const Candidate& c : choice.plan->candidates) bytes += sizeof c + sizeof(double) * c.counts.size();
   if (cached_bytes + bytes > kCacheBytes) {  // a plan is quickly made again
     cache.clear();
     cached_bytes = 0;
