@@ -82,7 +82,7 @@ std::optional<Cut> cut_sequence(const Problem& p, const Grid& grid, const Kind& 
                                 : extent[1] > 1 || tile_hull[1] > 1 ? 1
                                                                     : 2;
   const auto at = [](int a) { return static_cast<std::size_t>(a); };
-  cut.step = backward && r == 2 ? ceil_div(256, lanes) * lanes : cut.tile[at(r)];
+  cut.step = cut.tile[at(r)];
   cut.slots = max_of(widest_hull(grid.axis[r], min_of(cut.step, extent[r])), 1);
   if (r == 2) cut.slots = ceil_div(cut.slots, align) * align;
   for (int a = 0; a < kMaxRank; ++a) cut.band[at(a)] = ceil_div(extent[a], cut.tile[at(a)]) * cut.tile[at(a)];
@@ -92,7 +92,8 @@ std::optional<Cut> cut_sequence(const Problem& p, const Grid& grid, const Kind& 
     const bool dense = 2 * reach >= extent[r];
     const Index bands = dense ? clamp(kMostBands / p.kv_heads, 1, max_of(extent[r] / (r == 2 ? 256 : 4), 1))
                               : clamp(extent[r] / max_of(4 * reach, 1), 1, kMostBands);
-    cut.band[at(r)] = ceil_div(ceil_div(extent[r], bands), cut.step) * cut.step;
+    const Index whole = r == 2 ? ceil_div(256, lanes) * lanes : cut.step;
+    cut.band[at(r)] = ceil_div(ceil_div(extent[r], bands), whole) * whole;
   }
   cut.heads = p.kv_heads;
   // The most rows that n keys along axis a take.

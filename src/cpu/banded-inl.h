@@ -19,6 +19,7 @@
 #include "cpu/band_scratch.h"
 #include "cpu/bf16-inl.h"
 #include "cpu/exp-inl.h"
+#include "cpu/fetch-inl.h"
 #include "cpu/pack-inl.h"
 #include "cpu/sweep.h"
 
@@ -174,29 +175,6 @@ struct Forward {
       if (tile.live[l]) static_cast<float*>(view.data)[lse_at.at[l] + head * view.head] = lse[l];
   }
 
-  // A box of tokens of all the band's heads is about to be read, or written.
-  void fetch(Role role, const Box& box, bool write) {
-    const GridView& view = seq[role];
-    if (box.empty() || view.channel != 1) return;
-    const bool of_keys = role == Role::kKey || role == Role::kValue;
-    const Index per_kv = of_keys ? 1 : p.heads / p.kv_heads,
-                heads = (band.head_end - band.head_begin) * per_kv,
-                channels = role == Role::kQuery || role == Role::kKey ? p.head_dim : p.value_dim,
-                size = size_of(view.dtype);
-    const bool together = view.head == channels;
-    for (Index t = box.axis[0].begin; t < box.axis[0].end; ++t)
-      for (Index y = box.axis[1].begin; y < box.axis[1].end; ++y) {
-        const Index coord[kMaxRank] = {t, y, box.axis[2].begin};
-        Index token[kMaxRank];
-        token_at(coord, band.dilation, band.residue, token);
-        const auto* first = static_cast<const std::byte*>(view.data) +
-                            view.at(band.batch, token, band.head_begin * per_kv) * size;
-        for (Index h = 0; h < (together ? 1 : heads); ++h, first += view.head * size)
-          ahead.add(first, static_cast<std::size_t>(channels * size * (together ? heads : 1)),
-                    view.axis[2] * band.dilation[2] * size, box.axis[2].size(), write);
-      }
-  }
-
   void run_banded() {
     const Index per_kv = p.heads / p.kv_heads;
     pack_additional_keys<Arithmetic>(band, m);
@@ -213,11 +191,11 @@ struct Forward {
       some = sweep.next();
       // While the tile is worked on: its outputs, and what the next one needs.
       ahead.clear();
-      fetch(Role::kOut, tile.box, true);
+      fetch(band, Role::kOut, tile.box, true, ahead);
       if (some) {
-        fetch(Role::kKey, sweep.fresh, false);
-        fetch(Role::kValue, sweep.fresh, false);
-        fetch(Role::kQuery, sweep.tile, false);
+        fetch(band, Role::kKey, sweep.fresh, false, ahead);
+        fetch(band, Role::kValue, sweep.fresh, false, ahead);
+        fetch(band, Role::kQuery, sweep.tile, false, ahead);
       }
       int times = 0;
       for (int c = 0; c < chunks; ++c) times += arithmetic.register_tiles(m.chunks[c], m.k_pitch);

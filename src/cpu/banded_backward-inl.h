@@ -21,20 +21,12 @@
 #endif
 
 #include "cpu/banded-inl.h"
+#include "cpu/fetch-inl.h"
 #include "cpu/gradient-inl.h"
-#include "cpu/sums-inl.h"
+#include "cpu/leave-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace nearfield::cpu::HWY_NAMESPACE {
-
-// 0 if every number is finite, else NaN.
-HWY_INLINE float not_finite(const float* HWY_RESTRICT numbers, std::size_t n) {
-  const FloatTag d;
-  Floats check = hn::Zero(d);
-  for (std::size_t i = 0; i < n; i += kFloats)
-    check = hn::MulAdd(hn::Load(d, numbers + i), hn::Zero(d), check);
-  return hn::GetLane(hn::SumOfLanes(d, check));
-}
 
 // What a tile carries from chunk to chunk: rows as they are and transposed.
 struct GradientState {
@@ -54,13 +46,13 @@ struct Backward {
   BandScratch m;
   LaneOrder order;
   ScoreChunk<kL> score_k, score_v;
-  Ring ring;
   float scale;
   float check = 0;  // NaN if something was not finite
+  Ahead ahead;
 
   Backward(const Band& b, std::byte* memory)
       : band(b), p(*b.problem), cut(*b.cut), seq(*b.sequence), m(p, cut, memory), order(cut.tile, cut.pack),
-        score_k(score_for<kL>(m.k_pitch)), score_v(score_for<kL>(m.v_pitch)), ring{cut.ring_axis, cut.slots},
+        score_k(score_for<kL>(m.k_pitch)), score_v(score_for<kL>(m.v_pitch)),
         scale(static_cast<float>(p.effective_scale())) {}
 
   GradientState state(int t) const {
@@ -81,17 +73,25 @@ struct Backward {
                   float by, float* rows, std::size_t pitch, float* transposed) {
     const FloatTag d;
     const GridView& view = seq[role];
-    const auto n = static_cast<std::size_t>(ceil_div(channels, kFloats) * kFloats);
+    const std::size_t n = vectors_of(channels);
+    const bool in_place = whole_floats(view, channels);
     for (int l = 0; l < kL; ++l) {
       float* row = rows + static_cast<std::size_t>(l) * pitch;
       if (!tile.live[l]) {
         std::fill(row, row + n, 0.0f);
         continue;
       }
-      pack_row(view, at.at[l] + head * view.head, channels, row);
-      if (by != 1.0f)
+      const Index from = at.at[l] + head * view.head;
+      const Floats factor = hn::Set(d, by);
+      if (in_place) {
+        const float* own = static_cast<const float*>(view.data) + from;
         for (std::size_t c = 0; c < n; c += kFloats)
-          hn::Store(hn::Mul(hn::Load(d, row + c), hn::Set(d, by)), d, row + c);
+          hn::Store(hn::Mul(hn::LoadU(d, own + c), factor), d, row + c);
+        continue;
+      }
+      pack_row(view, from, channels, row);
+      for (std::size_t c = 0; c < n; c += kFloats)
+        hn::Store(hn::Mul(hn::Load(d, row + c), factor), d, row + c);
     }
     transpose_rows<kL>(rows, pitch, channels, transposed);
   }
@@ -100,14 +100,18 @@ struct Backward {
     load_lanes(Role::kQuery, tile, at[0], head, p.head_dim, scale, t.queries, m.k_pitch, t.queries_t);
     load_lanes(Role::kGradOut, tile, at[1], head, p.value_dim, 1.0f, t.grads, m.v_pitch, t.grads_t);
     const GridView &out = seq[Role::kOut], &lse = seq[Role::kLse], &grad_lse = seq[Role::kGradLse];
+    const bool in_place = whole_floats(out, p.value_dim);
     for (int l = 0; l < kL; ++l) {
       t.lse[l] = std::numeric_limits<float>::infinity();
       t.delta[l] = 0;
       if (!tile.live[l]) continue;
       const float value = static_cast<const float*>(lse.data)[at[3].at[l] + head * lse.head];
       if (value != -std::numeric_limits<float>::infinity()) t.lse[l] = value;
-      pack_row(out, at[2].at[l] + head * out.head, p.value_dim, m.line);
-      t.delta[l] = dot(m.line, t.grads + static_cast<std::size_t>(l) * m.v_pitch, p.value_dim);
+      const Index from = at[2].at[l] + head * out.head;
+      const float* own = m.line;
+      if (in_place) own = static_cast<const float*>(out.data) + from;
+      else pack_row(out, from, p.value_dim, m.line);
+      t.delta[l] = dot(own, t.grads + static_cast<std::size_t>(l) * m.v_pitch, p.value_dim);
       if (grad_lse.data)
         t.delta[l] -= static_cast<const float*>(grad_lse.data)[at[4].at[l] + head * grad_lse.head];
     }
@@ -117,15 +121,17 @@ struct Backward {
   static float dot(const float* a, const float* b, Index n) {
     const FloatTag d;
     Floats sum = hn::Zero(d);
-    for (Index c = 0; c < n; c += kFloats) sum = hn::MulAdd(hn::Load(d, a + c), hn::Load(d, b + c), sum);
+    for (Index c = 0; c < n; c += kFloats) sum = hn::MulAdd(hn::LoadU(d, a + c), hn::Load(d, b + c), sum);
     return hn::GetLane(hn::SumOfLanes(d, sum));
   }
 
   void attend(GradientState& t, const Chunk& chunk, const PackedKeys& from, const PackedKeys& to, Index at) {
     if (chunk.runs == 0) return;
     const float *k = from.k_of(at), *v = from.v_of(at);
-    score_k(chunk, true, k, m.k_pitch, t.queries_t, static_cast<std::size_t>(p.head_dim), m.scores, m.factor);
-    score_v(chunk, false, v, m.v_pitch, t.grads_t, static_cast<std::size_t>(p.value_dim), m.grads, m.factor);
+    score_k(chunk, true, k, m.k_pitch, t.queries_t, static_cast<std::size_t>(p.head_dim), m.scores, m.factor,
+            &ahead);
+    score_v(chunk, false, v, m.v_pitch, t.grads_t, static_cast<std::size_t>(p.value_dim), m.grads, m.factor,
+            &ahead);
     tile_gradients<kL>(chunk.keys, m.scores, m.grads, t.lse, t.delta);
     spread_chunk<kL>(chunk, m.scores, t.grads, m.v_pitch, p.value_dim, to.v_of(at));
     spread_chunk<kL>(chunk, m.grads, t.queries, m.k_pitch, p.head_dim, to.k_of(at));
@@ -137,65 +143,16 @@ struct Backward {
   void finish(GradientState& t, const QueryTile& tile, const LaneOffsets& at, Index head) {
     if (!t.started)
       std::fill(t.grad_queries, t.grad_queries + static_cast<std::size_t>(kL) * m.k_pitch, 0.0f);
+    const FloatTag d;
+    Floats sum = hn::Zero(d);
     for (int l = 0; l < kL; ++l)
       if (tile.live[l])
-        check += not_finite(t.grad_queries + static_cast<std::size_t>(l) * m.k_pitch, vectors_of(p.head_dim));
+        sum = zero_if_finite(t.grad_queries + static_cast<std::size_t>(l) * m.k_pitch, vectors_of(p.head_dim),
+                             sum);
+    check += hn::GetLane(hn::SumOfLanes(d, sum));
     std::fill(m.factor, m.factor + kL, scale);
     unpack_lanes(seq[Role::kGradQuery], tile, at, head, p.head_dim, t.grad_queries, m.k_pitch, m.factor,
                  m.line);
-  }
-
-  static std::size_t vectors_of(Index channels) {
-    return static_cast<std::size_t>(ceil_div(channels, kFloats) * kFloats);
-  }
-
-  // One row of dK or dV where it belongs: `to` is the band's row of the shared buffer, or null for the tensor.
-  void leave(Role role, const Index* token, Index kv, const float* row, Index channels, float* to) {
-    check += not_finite(row, vectors_of(channels));
-    if (to) {
-      std::copy(row, row + channels, to);
-      return;
-    }
-    const GridView& view = seq[role];
-    store_row(view, view.at(band.batch, token, kv), row, channels);
-  }
-
-  // dK and dV of the keys whose coordinate on the ring's axis is in `done` leave; 0 if no step saw them.
-  void flush(Interval done, const Box& keys, bool seen) {
-    Box box = keys;
-    box.axis[cut.ring_axis] = done;
-    const Index numbers = p.head_dim + p.value_dim;
-    if (!seen) std::fill(m.line, m.line + std::max(m.k_pitch, m.v_pitch), 0.0f);
-    ring.for_each_run(keys, box, Index{1} << 40, [&](Index t, Index y, Interval run, Index row) HWY_ATTR {
-      for (Index x = run.begin; x < run.end; ++x, ++row) {
-        const Index coord[kMaxRank] = {t, y, x};
-        Index token[kMaxRank];
-        token_at(coord, band.dilation, band.residue, token);
-        const Index shared = band.share.number(t, y, x);
-        for (Index kv = band.head_begin; kv < band.head_end; ++kv) {
-          const std::size_t at =
-              static_cast<std::size_t>(kv - band.head_begin) * m.rows + static_cast<std::size_t>(row);
-          float* to = shared < 0 ? nullptr : band.shared + (shared * p.kv_heads + kv) * numbers;
-          leave(Role::kGradKey, token, kv, seen ? m.grad_keys + at * m.k_pitch : m.line, p.head_dim, to);
-          leave(Role::kGradValue, token, kv, seen ? m.grad_values + at * m.v_pitch : m.line, p.value_dim,
-                to ? to + p.head_dim : nullptr);
-        }
-      }
-    });
-  }
-
-  // Starts the sums of fresh slots.
-  void clear_slots(Interval fresh, const Box& keys) {
-    Box box = keys;
-    box.axis[cut.ring_axis] = fresh;
-    ring.for_each_run(keys, box, Index{1} << 40, [&](Index, Index, Interval x, Index row) {
-      for (Index h = 0; h < band.head_end - band.head_begin; ++h) {
-        const std::size_t at = static_cast<std::size_t>(h) * m.rows + static_cast<std::size_t>(row),
-                          n = static_cast<std::size_t>(x.size());
-        std::fill(m.grad_keys + at * m.k_pitch, m.grad_keys + (at + n) * m.k_pitch, 0.0f);
-        std::fill(m.grad_values + at * m.v_pitch, m.grad_values + (at + n) * m.v_pitch, 0.0f);
-      }
-    });
   }
 
   void offsets(const QueryTile& tile, LaneOffsets* at) const {
@@ -207,70 +164,69 @@ struct Backward {
 
   void run_banded() {
     const Index per_kv = p.heads / p.kv_heads;
-    const int r = cut.ring_axis;
-    const Box keys = hull(band.grid, band.queries);
     pack_additional_keys(band, m);
     const auto heads = static_cast<std::size_t>(band.head_end - band.head_begin);
     const auto more_rows = static_cast<std::size_t>(p.additional);
+    std::fill(m.grad_keys, m.grad_keys + heads * m.rows * m.k_pitch, 0.0f);
+    std::fill(m.grad_values, m.grad_values + heads * m.rows * m.v_pitch, 0.0f);
     std::fill(m.more_grad_keys, m.more_grad_keys + heads * more_rows * m.k_pitch, 0.0f);
     std::fill(m.more_grad_values, m.more_grad_values + heads * more_rows * m.v_pitch, 0.0f);
     const PackedKeys from{m.keys, m.values, m.k_pitch, m.v_pitch, m.rows},
         more{m.more_keys, m.more_values, m.k_pitch, m.v_pitch, more_rows},
         to{m.grad_keys, m.grad_values, m.k_pitch, m.v_pitch, m.rows},
         more_to{m.more_grad_keys, m.more_grad_values, m.k_pitch, m.v_pitch, more_rows};
-    Index packed_to = keys.axis[r].begin, flushed_to = packed_to;
     LaneOffsets at[6];
-    for (Index s = band.queries.axis[r].begin; s < band.queries.axis[r].end; s += cut.step) {
-      Box step = band.queries;
-      step.axis[r] = {s, min_of(s + cut.step, band.queries.axis[r].end)};
-      const Interval needed = hull(band.grid.axis[r], step.axis[r]);
-      if (!keys.empty() && !needed.empty()) {
-        flush({flushed_to, min_of(needed.begin, packed_to)}, keys, true);
-        if (needed.begin > packed_to) {
-          flush({packed_to, needed.begin}, keys, false);
-          packed_to = needed.begin;
-        }
-        flushed_to = max_of(flushed_to, needed.begin);
-        const Interval fresh{packed_to, max_of(packed_to, needed.end)};
-        pack_ring_slots(band, m, fresh, keys);
-        clear_slots(fresh, keys);
-        packed_to = fresh.end;
+    Sweep sweep(band);
+    GradientState one = state(0);
+    for (bool some = sweep.next(); some;) {
+      const QueryTile tile(band.grid, sweep.tile, order);
+      check += leave_done(band, m, sweep);
+      pack_ring(band, m, sweep.fresh, sweep.keys);
+      const int chunks = look_into_ring(band, m, tile, sweep.keys);
+      offsets(tile, at);
+      some = sweep.next();
+      // While the tile is worked on: its outputs, and what the next one needs.
+      ahead.clear();
+      fetch(band, Role::kGradQuery, tile.box, true, ahead);
+      if (some) {
+        for (Role role : {Role::kKey, Role::kValue}) fetch(band, role, sweep.fresh, false, ahead);
+        for (Role role : {Role::kLse, Role::kGradLse, Role::kQuery, Role::kGradOut, Role::kOut})
+          fetch(band, role, sweep.tile, false, ahead);
       }
-      const TileGrid tiles{step, cut.tile};
-      for (Index i = 0; i < tiles.count(); ++i) {
-        const QueryTile tile(band.grid, tiles.box(i), order);
-        const int chunks = look_into_ring(band, m, tile, keys);
-        offsets(tile, at);
-        GradientState one = state(0);
-        for (Index kv = band.head_begin; kv < band.head_end; ++kv)
-          for (Index h = kv * per_kv; h < (kv + 1) * per_kv; ++h) {
-            begin(one, tile, at, h);
-            for (int c = 0; c < chunks; ++c) {
-              const bool extra = m.chunks[c].additional;
-              attend(one, m.chunks[c], extra ? more : from, extra ? more_to : to, kv - band.head_begin);
-            }
-            finish(one, tile, at[5], h);
+      int times = 0;
+      for (int c = 0; c < chunks; ++c)
+        times += score_k.tiles(m.chunks[c], m.k_pitch) + score_v.tiles(m.chunks[c], m.v_pitch);
+      ahead.spread(times * per_kv * (band.head_end - band.head_begin));
+      for (Index kv = band.head_begin; kv < band.head_end; ++kv)
+        for (Index h = kv * per_kv; h < (kv + 1) * per_kv; ++h) {
+          begin(one, tile, at, h);
+          for (int c = 0; c < chunks; ++c) {
+            const bool extra = m.chunks[c].additional;
+            attend(one, m.chunks[c], extra ? more : from, extra ? more_to : to, kv - band.head_begin);
           }
-      }
+          finish(one, tile, at[5], h);
+        }
     }
-    if (!keys.empty()) {
-      flush({flushed_to, packed_to}, keys, true);
-      flush({packed_to, keys.axis[r].end}, keys, false);
-    }
+    sweep.end();
+    check += leave_done(band, m, sweep);
     flush_additional();
   }
 
   // Sums over the additional keys lie behind the shared keys.
   void flush_additional() {
+    const FloatTag d;
+    Floats sum = hn::Zero(d);
     const Index numbers = p.head_dim + p.value_dim, token[kMaxRank] = {0, 0, 0};
     for (Index s = 0; s < p.additional; ++s)
       for (Index kv = band.head_begin; kv < band.head_end; ++kv) {
         const auto row = static_cast<std::size_t>((kv - band.head_begin) * p.additional + s);
         float* to = band.shared + ((band.share.count() + s) * p.kv_heads + kv) * numbers;
-        leave(Role::kGradAdditionalKey, token, kv, m.more_grad_keys + row * m.k_pitch, p.head_dim, to);
-        leave(Role::kGradAdditionalValue, token, kv, m.more_grad_values + row * m.v_pitch, p.value_dim,
-              to + p.head_dim);
+        sum = leave_row(seq[Role::kGradAdditionalKey], 0, token, kv, m.more_grad_keys + row * m.k_pitch,
+                        p.head_dim, to, sum);
+        sum = leave_row(seq[Role::kGradAdditionalValue], 0, token, kv, m.more_grad_values + row * m.v_pitch,
+                        p.value_dim, to + p.head_dim, sum);
       }
+    check += hn::GetLane(hn::SumOfLanes(d, sum));
   }
 
   // Tiles of a macro use the packed keys of a chunk before the next ones are packed; the chunk's sums come from the shared
