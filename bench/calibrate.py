@@ -40,7 +40,7 @@ DERIVED = {
     "neon": ("zen4", 0.64, 1.2, 1.4),
 }
 ARITHMETIC = ("Score", "ScoreRun", "Exp", "Weigh", "WeighRow", "Spread", "SpreadRow")
-MEMORY = ("Near", "NearRow", "NearSegment", "Far", "Ring")
+MEMORY = ("Near", "NearRow", "NearSegment", "Far", "Ring", "RingFar")
 UNKNOWN_TO = {"neon": ("s2", "bf16"), "sse4": ("s2", "bf16"), "scalar": ("s2", "bf16"), "avx2": ("bf16",)}
 
 

@@ -273,7 +273,7 @@ def query_tile() -> str:
 # What a count of src/cpu/cost.h is spent on.
 PHASES = {
     "pack": ("#5b8db8", "Pack Convert Shared"),
-    "memory": ("#a9c3dc", "Row Segment Near NearRow NearSegment Far Ring"),
+    "memory": ("#a9c3dc", "Row Segment Near NearRow NearSegment Far Ring RingFar"),
     "scores": ("#f0a63c", "Score ScoreRun"),
     "softmax": ("#c8553d", "Exp Bias Draw"),
     "P V": ("#8fbf7f", "Weigh WeighRow Span"),

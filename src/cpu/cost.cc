@@ -15,6 +15,7 @@
 namespace nearfield::cpu {
 namespace {
 
+constexpr double kSharedBytes = 4 << 20;  // of the L3 cache, that a core can count on while others use it
 constexpr double kNearBytes = 2 << 20, kFarBytes = 16 << 20;  // L2, and what one core has of the L3 cache
 
 constexpr Index kSample = 64;  // tiles of an axis that are looked at
@@ -141,8 +142,10 @@ Counts stencil_counts(const Problem& p, const Grid& grid, const Cut& cut, Machin
   c[Count::kPack] = packed * keys * (d.q + d.v);
   c[Count::kSpreadRow] = packed * columns * vectors(p.head_dim, floats);
   c[Count::kSegment] = tiles * kStencilRows * x.tiles;
-  c[Count::kRing] = key_rows * x.tiles * (number(floats) + window) * (d.q + d.v) * d.heads *
-                    beyond(number(static_cast<Index>(stencil_scratch(p, cut))), kNearBytes);
+  const double ring = number(static_cast<Index>(stencil_scratch(p, cut))),
+               read = key_rows * x.tiles * (number(floats) + window) * (d.q + d.v) * d.heads;
+  c[Count::kRing] = read * beyond(ring, kNearBytes);
+  c[Count::kRingFar] = read * beyond(ring, kSharedBytes);
   add_conversion(p, c);
   return c;
 }
@@ -236,6 +239,7 @@ Counts counts_of(const Problem& p, const Grid& grid, const Cut& cut, Machine m) 
                         number(static_cast<Index>(k_pitch + packed_pitch(p.value_dim))) *
                         (d.backward ? 8 : 4);
     c[Count::kRing] = keys * d.heads * row * beyond(ring, kNearBytes);
+    c[Count::kRingFar] = keys * d.heads * row * beyond(ring, kSharedBytes);
   }
   add_conversion(p, c);
   return c;

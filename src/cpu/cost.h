@@ -40,6 +40,7 @@ enum class Count : int {
   kNearSegment,  // kSegment from there
   kFar,          // kQuery and kPack from beyond the L3 cache
   kRing,         // channels of packed keys that tiles read from beyond the L2 cache
+  kRingFar,      // kRing of rings that are too large to be sure of a share of the L3 cache
   kConvert,      // channels that are not float32 in memory
   kShared,       // backward: channels of dK and dV that several bands add to
   kBias,         // vectors of bias looked up
