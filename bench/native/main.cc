@@ -218,7 +218,8 @@ class Bench {
       const bool slow = first[i] > o_.sample_ms * 5e-3;  // so that one more call would say no more
       const double warm = slow ? first[i] : std::max(time(contestants[i], tensors, 1), 1e-7);
       calls.push_back(static_cast<int>(std::clamp(o_.sample_ms * 1e-3 / warm, 1.0, 1000.0)));
-      count.push_back(std::clamp(static_cast<int>(o_.budget / std::max(warm, o_.sample_ms * 1e-3)), 1, o_.samples));
+      count.push_back(
+          std::clamp(static_cast<int>(o_.budget / std::max(warm, o_.sample_ms * 1e-3)), 1, o_.samples));
     }
     double one, all;
     read_peak(one, all);

@@ -49,9 +49,9 @@ struct Plan {
   std::size_t shared_bytes = 0;                   // scratch of the call ...
   std::size_t private_bytes = 0;                  // ... and of each worker
   double seconds = 0;  // predicted, of a call on one thread; 0 where the backend does not predict
-  std::vector<Candidate> candidates;              // what it was chosen from
-  std::string note;                               // what the user may want to know, e.g. rounding of P
-  std::shared_ptr<const void> own;                // the backend's: what it need not work out again
+  std::vector<Candidate> candidates;  // what it was chosen from
+  std::string note;                   // what the user may want to know, e.g. rounding of P
+  std::shared_ptr<const void> own;    // the backend's: what it need not work out again
 
   std::size_t workspace_bytes(int workers) const {
     return shared_bytes + private_bytes * static_cast<std::size_t>(workers);

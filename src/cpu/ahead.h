@@ -21,7 +21,8 @@ inline void fetch_lines(const std::byte* p, std::ptrdiff_t n) {
 #if defined(__x86_64__)
 __attribute__((noinline, target("prfchw")))
 #endif
-inline void fetch_lines_to_write(const std::byte* p, std::ptrdiff_t n) {
+inline void
+fetch_lines_to_write(const std::byte* p, std::ptrdiff_t n) {
   for (; n > 0; --n, p += kLine) __builtin_prefetch(p, 1, 2);
 }
 

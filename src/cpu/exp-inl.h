@@ -41,7 +41,8 @@ HWY_INLINE V exp2(V x) {
 #endif
   // Added to a number below 2^22, 1.5 2^23 leaves the nearest integer n in the last places of the sum; 64 more, so that
   // 2^(n + 64) is a normal number, which the last step brings to 2^n, subnormal or not.
-  const V round = hn::Set(d, 12582912.0f + 64), sum = hn::Add(bounded, round), r = hn::Sub(bounded, hn::Sub(sum, round));
+  const V round = hn::Set(d, 12582912.0f + 64), sum = hn::Add(bounded, round),
+          r = hn::Sub(bounded, hn::Sub(sum, round));
   V p = hn::Set(d, 1.3276473e-3f);
   p = hn::MulAdd(p, r, hn::Set(d, 9.6755410e-3f));
   p = hn::MulAdd(p, r, hn::Set(d, 5.5507131e-2f));
@@ -49,7 +50,8 @@ HWY_INLINE V exp2(V x) {
   p = hn::MulAdd(p, r, hn::Set(d, 6.9314694e-1f));
   p = hn::MulAdd(p, r, hn::Set(d, 1.0f));
   p = hn::BitCast(d, hn::Add(hn::BitCast(i, p), hn::ShiftLeft<23>(hn::BitCast(i, sum))));
-  return hn::MulAdd(p, hn::Set(d, 0x1p-64f), hn::Sub(bounded, bounded));  // NaN - NaN stays NaN, whatever p became
+  return hn::MulAdd(p, hn::Set(d, 0x1p-64f),
+                    hn::Sub(bounded, bounded));  // NaN - NaN stays NaN, whatever p became
 #endif
 }
 

@@ -46,7 +46,8 @@ TEST(Cost, EveryKernelHasConstantsOnEveryMachine) {
       for (const Kind& kind : kKinds) {
         if (kind.stencil && (d == Direction::kBackward || !(wide || m == Machine::kAvx2))) continue;
         names.emplace_back(kind.name);
-        if (wide && d == Direction::kForward && !kind.stencil) names.push_back(std::string(kind.name) + " bf16");
+        if (wide && d == Direction::kForward && !kind.stencil)
+          names.push_back(std::string(kind.name) + " bf16");
       }
       for (const std::string& name : names) {
         const double seconds = seconds_of(one, name, d, m);
@@ -68,7 +69,8 @@ TEST(Cost, PositiveAndFiniteForEveryProblem) {
       double least = plan.candidates[0].seconds;
       for (const Candidate& c : plan.candidates) {
         EXPECT_TRUE(std::isfinite(c.seconds) && c.seconds > 0) << to_string(p) << " " << c.kernel;
-        for (const double n : c.counts) EXPECT_TRUE(std::isfinite(n) && n >= 0) << to_string(p) << " " << c.kernel;
+        for (const double n : c.counts)
+          EXPECT_TRUE(std::isfinite(n) && n >= 0) << to_string(p) << " " << c.kernel;
         least = std::min(least, c.seconds);
       }
       // The tensors of all entries may outgrow a cache that those of one fit.
@@ -80,10 +82,10 @@ TEST(Cost, PositiveAndFiniteForEveryProblem) {
 // On every machine, also those that are not this one.
 TEST(Cost, MoreHeadsTokensAndKeysCostMore) {
   const char* const ladders[][4] = {
-      {"na:fwd:f32:b1h1kv1d64:64x64:k7x7", "na:fwd:f32:b1h2kv2d64:64x64:k7x7", "na:fwd:f32:b1h4kv4d64:64x64:k7x7",
-       "na:fwd:f32:b1h8kv8d64:64x64:k7x7"},
-      {"na:bwd:f32:b1h2kv2d64:24x24:k7x7", "na:bwd:f32:b1h2kv2d64:24x48:k7x7", "na:bwd:f32:b1h2kv2d64:48x48:k7x7",
-       "na:bwd:f32:b1h2kv2d64:96x96:k7x7"},
+      {"na:fwd:f32:b1h1kv1d64:64x64:k7x7", "na:fwd:f32:b1h2kv2d64:64x64:k7x7",
+       "na:fwd:f32:b1h4kv4d64:64x64:k7x7", "na:fwd:f32:b1h8kv8d64:64x64:k7x7"},
+      {"na:bwd:f32:b1h2kv2d64:24x24:k7x7", "na:bwd:f32:b1h2kv2d64:24x48:k7x7",
+       "na:bwd:f32:b1h2kv2d64:48x48:k7x7", "na:bwd:f32:b1h2kv2d64:96x96:k7x7"},
       {"na:fwd:f32:b1h2kv2d32:4096:k15", "na:fwd:f32:b1h2kv2d32:4096:k63", "na:fwd:f32:b1h2kv2d32:4096:k255",
        "na:fwd:f32:b1h2kv2d32:4096:k1023"},
       {"att:bwd:f32:b1h2kv2d32:100,100", "att:bwd:f32:b1h2kv2d32:100,300", "att:bwd:f32:b1h2kv2d32:300,300",
@@ -163,7 +165,8 @@ TEST(Cost, TheGeneralPathRunsItsPartOfAList) {
         const Role r = static_cast<Role>(i);
         const std::vector<Index> shape = shape_of(p, r);
         if (shape.empty()) continue;
-        const bool output = d == Direction::kForward ? r == Role::kOut || r == Role::kLse : r >= Role::kGradQuery;
+        const bool output =
+            d == Direction::kForward ? r == Role::kOut || r == Role::kLse : r >= Role::kGradQuery;
         if (output) outputs[r] = Memory(dtype_of(p, r), shape, {}, true);
         tensors[r] = output ? outputs[r].view() : c.input(r).view();
       }
