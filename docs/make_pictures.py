@@ -303,7 +303,7 @@ def phase_seconds(call: dict, direction: str, machine: str) -> tuple[str, dict[s
             continue
         phases = dict.fromkeys(PHASES, 0.0)
         for name, n, w in zip(counts, kernel["counts"], weights[kernel["name"]], strict=True):
-            transposed = name == "SpreadRow" and kernel["name"] == "s2"  # there it counts vectors of packed K^T
+            transposed = (name, kernel["name"]) == ("SpreadRow", "s2")  # there: vectors of packed K^T
             phases["pack" if transposed else phase_of[name]] += n * w * 1e-12  # weights are picoseconds
         best[kernel["name"]] = phases
     fastest = min(best, key=lambda name: sum(best[name].values()))
