@@ -34,7 +34,6 @@ Plan plan_of(const Problem& p) {
   options.backend = "cpu";
   return *make_plan(p, options).plan;
 }
-Plan plan_of(const std::string& text) { return plan_of(parse_problem(text)); }
 
 TEST(Cost, EveryKernelHasConstantsOnEveryMachine) {
   Counts one;
