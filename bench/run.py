@@ -43,6 +43,8 @@ def drop_hopeless(results: Results, settings: Path) -> None:
     known = Settings(str(settings))
     for key, by in results.figures.items():
         best = results.best_peer(key)
+        if best is None:  # none was measured undisturbed
+            continue
         for name, figure in by.items():
             plain = name.partition("+")[0]
             if plain in PEERS and name == plain and figure.seconds > HOPELESS * best[1].seconds:

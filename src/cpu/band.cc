@@ -122,7 +122,8 @@ std::optional<Cut> cut_sequence(const Problem& p, const Grid& grid, const Kind& 
     cut.heads = ceil_div(cut.heads, 2);
     return true;
   };
-  while (measure() > kRingBytes * (backward ? 2 : 1) &&
+  // A streamed cut has no ring to fit, and backward every band has sums of all the keys that it sees.
+  while (measure() > kRingBytes * (backward ? 2 : 1) && !cut.streamed &&
          (halve_band(false) || halve_heads(kContiguous) || halve_band(true) || halve_heads(0))) {}
   const Index runs = tile_hull[0] * tile_hull[1] * (ceil_div(tile_hull[2], cut.chunk_keys) + 1);
   const Index tile_keys = tile_hull[0] * tile_hull[1] * aligned_most(2, tile_hull[2]);

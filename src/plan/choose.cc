@@ -50,6 +50,8 @@ void check_backend_name(std::span<const Backend* const> table, const PlanOptions
 void split_kernel(PlanOptions& options) {
   const std::size_t slash = options.backend.find('/');
   if (slash == std::string::npos) return;
+  if (slash == 0 || slash + 1 == options.backend.size())
+    refuse(options.op, "backend `" + options.backend + "`", "BACKEND or BACKEND/KERNEL", "`cpu/b16`, say");
   options.kernel = options.backend.substr(slash + 1);
   options.backend.resize(slash);
 }

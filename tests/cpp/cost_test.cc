@@ -59,15 +59,19 @@ TEST(Cost, PositiveAndFiniteForEveryProblem) {
   Rng rng(4711);
   for (int i = 0; i < 400; ++i) {
     Problem p = testing::random_runnable_problem(rng);
+    for (auto& strides : p.strides) strides.clear();  // they belong to a direction
     for (const Direction d : {Direction::kForward, Direction::kBackward}) {
       p.direction = d;
       const Plan plan = plan_of(p);
       if (sequences(p) == 0) continue;
-      EXPECT_TRUE(std::isfinite(plan.seconds) && plan.seconds > 0) << to_string(p);
+      const auto valid = [&](double seconds) {  // nothing to do may cost nothing
+        return std::isfinite(seconds) && (seconds > 0 || (seconds == 0 && visible_pairs(p) == 0));
+      };
+      EXPECT_TRUE(valid(plan.seconds)) << to_string(p);
       ASSERT_FALSE(plan.candidates.empty());
       double least = plan.candidates[0].seconds;
       for (const Candidate& c : plan.candidates) {
-        EXPECT_TRUE(std::isfinite(c.seconds) && c.seconds > 0) << to_string(p) << " " << c.kernel;
+        EXPECT_TRUE(valid(c.seconds)) << to_string(p) << " " << c.kernel;
         for (const double n : c.counts)
           EXPECT_TRUE(std::isfinite(n) && n >= 0) << to_string(p) << " " << c.kernel;
         least = std::min(least, c.seconds);
@@ -102,6 +106,7 @@ TEST(Cost, MoreHeadsTokensAndKeysCostMore) {
           if (!cut) continue;
           const double seconds = seconds_of(in_memory(p, counts_of(p, grid, *cut, m), tensor_bytes(p, grid)),
                                             kind.name, p.direction, m);
+          if (kind.stencil && !std::isfinite(seconds)) continue;  // machines that do not have it
           EXPECT_GT(seconds, before) << text << " " << kind.name << " " << name_of(m);
           before = seconds;
         }
@@ -119,7 +124,8 @@ TEST(Cost, TheBatchMultipliesAndDoesNotMoveTheChoice) {
     p.batch = 9;
     const Plan nine = plan_of(p);
     EXPECT_EQ(one.kernel, nine.kernel) << to_string(p);
-    EXPECT_GT(nine.seconds, one.seconds) << to_string(p);
+    if (visible_pairs(p) > 0) { EXPECT_GT(nine.seconds, one.seconds) << to_string(p); }
+    EXPECT_GE(nine.seconds, one.seconds) << to_string(p);
   }
 }
 
