@@ -13,7 +13,8 @@ constexpr Index kRingBytes = 6 << 20;       // of a task, if there is a choice
 constexpr Index kMostRingBytes = 48 << 20;  // beyond it streams
 constexpr Index kContiguous = 512;          // bytes of a token read at once, if there is a choice
 constexpr Index kMacroQueries = 512, kBackwardMacroQueries = 1024;
-constexpr Index kMostBands = 8;  // backward, along the ring's axis
+constexpr Index kMostBands = 8;              // backward, along the ring's axis
+constexpr Index kMostCoordinates = 1 << 24;  // backward, of an axis
 
 // The sub-box of four queries with the fewest computed pairs.
 TileShape best_pack(const Grid& grid, const TileShape& tile) {
@@ -67,6 +68,8 @@ std::optional<Cut> cut_sequence(const Problem& p, const Grid& grid, const Kind& 
   const auto k_pitch = static_cast<Index>(bf16 ? pair_pitch(p.head_dim) : packed_pitch(p.head_dim)),
              v_pitch = static_cast<Index>(packed_pitch(p.value_dim));
   const bool backward = p.direction == Direction::kBackward;
+  for (const Axis& axis : grid.axis)  // each coordinate of an axis stands in a table of the bands that see it
+    if (backward && axis.keys.size() > kMostCoordinates) return std::nullopt;
   const Index align = cut.keys_per_row();
   const Index row_bytes = (k_pitch * 4 + v_pitch * 4 / align) * (backward ? 2 : 1), value_bytes = kValueBytes;
   cut.chunk_keys = static_cast<int>(clamp(value_bytes / (v_pitch * 4) / 16 * 16, 32, kChunkKeys));
@@ -105,7 +108,7 @@ std::optional<Cut> cut_sequence(const Problem& p, const Grid& grid, const Kind& 
     for (int a = r + 1; a < kMaxRank; ++a)
       cut.rows_per_slot *=
           aligned_most(a, max_of(widest_hull(grid.axis[a], min_of(cut.band[at(a)], extent[a])), 1));
-    return cut.slots * cut.rows_per_slot * row_bytes * cut.heads;
+    return (cut.slots * cut.rows_per_slot + p.additional) * row_bytes * cut.heads;
   };
   const auto halve_band = [&](bool to_tile) {
     for (int a = r + 1; a < kMaxRank; ++a) {

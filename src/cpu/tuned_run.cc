@@ -29,33 +29,32 @@ struct Bands {
     heads = c.heads;
     count(p);
     if (c.streamed || total == 0) return;
-    if (c.stencil) halve(p, static_cast<Index>(std::ceil(2 * workers)));
+    if (c.stencil) shorten(p, static_cast<Index>(std::ceil(workers)));
     else balance(p, workers);
   }
 
-  // More tasks than the cut gives: shorter bands first, for whole tokens are read at once; few of them, for each packs
-  // its halo.
-  void halve(const Problem& p, Index wanted) {
+  // A task per worker if the cut gives fewer: shorter bands first, for whole tokens are read at once; not too short ones,
+  // for each packs its halo.
+  void shorten(const Problem& p, Index wanted) {
     const auto r = static_cast<std::size_t>(cut->ring_axis);
-    const Index token = p.head_dim * size_of(p.dtype),
+    const Index whole = shape[r], token = p.head_dim * size_of(p.dtype),
                 reach = max_of(sequence->grid.axis[r].window, cut->step);
-    const auto halve_bands = [&](Index least) {
-      if (shape[r] <= least * reach) return false;
-      shape[r] = ceil_div(shape[r], 2 * cut->tile[r]) * cut->tile[r];
-      count(p);
-      return true;
+    const auto cut_bands = [&](Index least) {
+      for (Index parts = 2; total < wanted && parts <= whole / least; ++parts) {
+        shape[r] = ceil_div(ceil_div(whole, parts), cut->tile[r]) * cut->tile[r];
+        count(p);
+      }
     };
-    const auto halve_heads = [&](Index least) {
-      if (heads <= 1 || heads / 2 * token < least) return false;
-      heads = ceil_div(heads, 2);
-      count(p);
-      return true;
+    const auto cut_heads = [&](Index least) {
+      while (total < wanted && heads > 1 && heads / 2 * token >= least) {
+        heads = ceil_div(heads, 2);
+        count(p);
+      }
     };
-    while (2 * total < wanted && halve_bands(4)) {}
-    wanted = ceil_div(wanted, 2);
-    while (total < wanted && halve_heads(512)) {}
-    while (total < wanted && halve_bands(2)) {}
-    while (total < wanted && halve_heads(0)) {}
+    cut_bands(2 * reach);
+    cut_heads(512);
+    cut_bands(reach);
+    cut_heads(0);
   }
 
   // Cuts the bands shorter, or gives tasks fewer heads, if all workers finish earlier that way. No result depends on it.
@@ -96,7 +95,7 @@ struct Bands {
       const Index length = min_of(shape[a], max_of(ceil_div(own.queries.size(), own.dilation), 1));
       queries *= static_cast<double>(length);
       tiles *= static_cast<double>(ceil_div(length, cut->tile[a]));
-      seen *= static_cast<double>(min_of(own.window, max_of(own.keys.size(), 1)));
+      seen *= static_cast<double>(pairs(own)) / static_cast<double>(max_of(own.queries.size(), 1));
       all_keys *= static_cast<double>(own.keys.size());
     }
     const auto slots = static_cast<double>(
@@ -242,11 +241,13 @@ void run_tuned(const Problem& p, const Plan& plan, const Tensors& tensors, Execu
   std::vector<Bands> bands;
   std::vector<Index> before;
   Index tasks = 0;
-  const double workers =
-      static_cast<double>(executor.workers()) / static_cast<double>(p.batch * max_of(sequences(p), 1));
-  for (const Sequence& s : list) {
+  double work = 0;
+  for (const Sequence& s : list) work += pairs(s.grid);
+  for (const Sequence& s : list) {  // each gets as many of the workers as it has of the work
     before.push_back(tasks);
-    bands.emplace_back(p, s, own.of(s.number), workers);
+    const double share = work > 0 ? pairs(s.grid) / work : 1.0;
+    bands.emplace_back(p, s, own.of(s.number),
+                       share * executor.workers() / static_cast<double>(max_of(p.batch, 1)));
     tasks += bands.back().total * p.batch;
   }
   executor.run(tasks, [&](Index task, int worker) {

@@ -46,14 +46,19 @@ void check_backend_name(std::span<const Backend* const> table, const PlanOptions
          "leave it out for the best one");
 }
 
-// "cpu/b16" names a backend and one of its kernels.
-void split_kernel(PlanOptions& options) {
+// What was asked for, or else by the environment; "cpu/b16" names a backend and one of its kernels.
+PlanOptions resolved(PlanOptions options) {
+  if (options.backend.empty()) {
+    static const std::string forced = environment("NEARFIELD_BACKEND");
+    options.backend = forced;
+  }
   const std::size_t slash = options.backend.find('/');
-  if (slash == std::string::npos) return;
+  if (slash == std::string::npos) return options;
   if (slash == 0 || slash + 1 == options.backend.size())
     refuse(options.op, "backend `" + options.backend + "`", "BACKEND or BACKEND/KERNEL", "`cpu/b16`, say");
   options.kernel = options.backend.substr(slash + 1);
   options.backend.resize(slash);
+  return options;
 }
 
 Choice planned(const Backend& b, const Problem& p, const PlanOptions& options) {
@@ -119,12 +124,7 @@ std::string prediction_text(const Plan& plan) {
 
 Choice choose(std::span<const Backend* const> table, const Problem& p, const PlanOptions& asked,
               Device device) {
-  PlanOptions options = asked;
-  if (options.backend.empty()) {
-    static const std::string forced = environment("NEARFIELD_BACKEND");
-    options.backend = forced;
-  }
-  split_kernel(options);
+  const PlanOptions options = resolved(asked);
   static std::mutex mutex;
   static std::unordered_map<std::string, Choice> cache;
   const std::string key = to_string(p) + options_text(options) + (device == Device::kCpu ? "" : "#cuda");
@@ -151,8 +151,7 @@ Choice choose(std::span<const Backend* const> table, const Problem& p, const Pla
 
 std::string explain(std::span<const Backend* const> table, const Problem& p, const PlanOptions& asked,
                     Device device) {
-  PlanOptions options = asked;
-  split_kernel(options);
+  const PlanOptions options = resolved(asked);
   check_backend_name(table, options);
   char text[160];
   std::snprintf(text, sizeof text, "\n  %.4g visible pairs per head, %.4g useful FLOPs, 1 / %.4g of dense\n",

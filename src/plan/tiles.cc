@@ -7,10 +7,12 @@
 namespace nearfield {
 namespace {
 
+constexpr Index kCounted = 1 << 15;  // tiles of an axis; of more, some that are evenly spread stand for all
+
 // Sum over the tiles of one axis, all dilation groups, of the length of their span on the other side.
 double spans(const Axis& axis, TileSide side, Index length) {
   double sum = 0;
-  for_each_run_of_groups(axis, side, length, 0, [&](Interval, Interval span, double times) {
+  for_each_run_of_groups(axis, side, length, kCounted, [&](Interval, Interval span, double times) {
     sum += static_cast<double>(span.size()) * times;
   });
   return sum;

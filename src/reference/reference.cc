@@ -260,6 +260,7 @@ class Reference final : public Backend {
   Device device() const override { return Device::kCpu; }
 
   std::optional<std::string> refusal(const Problem& p, const PlanOptions& options) const override {
+    if (!options.kernel.empty()) return "it has one kernel; leave `/" + options.kernel + "` out";
     if (options.query_tile || options.key_tile) return "it has no tiles; leave the tile shapes out";
     return unserved(p);
   }

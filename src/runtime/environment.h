@@ -19,6 +19,9 @@ std::string environment(const char* name);  // empty if unset
 // True if the variable is 1, false if it is 0 or unset; throws std::invalid_argument otherwise.
 bool environment_switch(const char* name);
 
+// The variable's whole number from 1 on, 0 if it is unset; throws std::invalid_argument otherwise.
+int environment_number(const char* name);
+
 // True if the comma-separated NEARFIELD_VERBOSE names the topic. Read once.
 bool verbose(std::string_view topic);
 // One line on stderr, `nearfield,TOPIC,TEXT`, written at once so that threads do not mix lines.

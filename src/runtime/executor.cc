@@ -127,7 +127,7 @@ class ThreadPool final : public Executor {
 }  // namespace
 
 std::unique_ptr<Executor> make_executor(int threads) {
-  if (threads <= 0) threads = std::atoi(environment("NEARFIELD_NUM_THREADS").c_str());
+  if (threads <= 0) threads = environment_number("NEARFIELD_NUM_THREADS");
   if (threads <= 0) threads = static_cast<int>(std::thread::hardware_concurrency());
   threads = std::clamp(threads, 1, 1024);
   if (threads == 1) return std::make_unique<SerialExecutor>();

@@ -1,8 +1,8 @@
 // Copyright 2026 The nearfield authors.
 // SPDX-License-Identifier: Apache-2.0
 //
-// attention.h as a user calls it: the four conveniences and their gradients against the oracle, the
-// plan and explain, and everything wrong with a view, refused before a byte is written.
+// attention.h as a user calls it: the four conveniences and their gradients against the oracle, and
+// everything wrong with a view, refused before a byte is written.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -245,103 +245,6 @@ TEST(Api, ManyThreadsCallAtOnce) {
   for (const std::string& f : failures) EXPECT_EQ(f, "");
 }
 
-// --- plans --------------------------------------------------------------------------------------
-TEST(Api, PlansAndBackends) {
-  EXPECT_EQ(version(), "0.1.0");
-  std::vector<std::string> names;
-  for (const Backend* b : backends()) names.emplace_back(b->name());
-  EXPECT_EQ(names, (std::vector<std::string>{"cuda_sm90", "cuda_sm80", "cpu", "reference"}));
-  const Problem p = parse_problem("na:fwd:f32:b1h1kv1d32:64x64:k7x7");
-  const Choice choice = make_plan(p);
-  EXPECT_EQ(choice.backend->name(), "cpu");
-  EXPECT_EQ(choice.plan->backend, "cpu");
-  EXPECT_GE(choice.plan->waste, 1.0);
-  EXPECT_FALSE(choice.plan->kernel.empty());
-  EXPECT_THROW(make_plan(p, {}, Device::kCuda), Unsupported);
-  PlanOptions options;
-  options.backend = "tpu";
-  try {
-    make_plan(p, options);
-    ADD_FAILURE();
-  } catch (const std::invalid_argument& e) {
-    const std::string message = e.what();
-    for (const char* word : {"tpu", "cpu", "reference", ", expected "})
-      EXPECT_NE(message.find(word), std::string::npos) << message;
-  }
-  Problem broken = p;
-  broken.layouts[0].window[0] = 99;
-  EXPECT_THROW(make_plan(broken), std::invalid_argument);
-}
-
-// A plan is a function of the problem: never of the batch, nor of the sequences packed beside it.
-TEST(Api, PlansDependOnTheSequenceOnly) {
-  for (const char* backend : {"cpu", "reference"}) {
-    PlanOptions options;
-    options.backend = backend;
-    const auto plan = [&](const char* text) { return *make_plan(parse_problem(text), options).plan; };
-    const Plan one = plan("na:fwd:f32:b1h2kv1d32:40x30:k7x5"),
-               many = plan("na:fwd:f32:b9h2kv1d32:40x30:k7x5"),
-               packed = plan("na:fwd:f32:b1h2kv1d32:9x9+40x30:k7x5");
-    EXPECT_EQ(one.kernel, many.kernel);
-    EXPECT_EQ(one.query_tiles, many.query_tiles);
-    if (one.query_tiles.empty()) continue;
-    EXPECT_EQ(one.query_tile(0), packed.query_tile(1));
-    EXPECT_EQ(one.key_tile(0), packed.key_tile(1));
-  }
-}
-
-TEST(Api, WorkspaceIsSmall) {  // O(rows of keys) a worker, not O(tokens)
-  PlanOptions options;
-  options.backend = "cpu";
-  const Plan small = *make_plan(parse_problem("na:fwd:f32:b1h8kv8d64:256x256:k13x13"), options).plan,
-             large = *make_plan(parse_problem("na:fwd:f32:b1h8kv8d64:2048x2048:k13x13"), options).plan;
-  EXPECT_EQ(small.private_bytes, large.private_bytes);
-  EXPECT_LT(large.workspace_bytes(2), std::size_t{16} << 20);
-}
-
-TEST(Api, ExplainPredictsEveryKernel) {
-  const std::string text = explain("na:fwd:f32:b1h8kv8d32:64x64:k7x7@cpu");
-  const Plan plan = *make_plan(parse_problem("na:fwd:f32:b1h8kv8d32:64x64:k7x7")).plan;
-  if (plan.backend != "cpu") GTEST_SKIP() << "no CPU kernels";
-  const std::size_t at = text.find("predicted on one thread: ");
-  ASSERT_NE(at, std::string::npos) << text;
-  for (const Candidate& c : plan.candidates)
-    EXPECT_NE(text.find(c.kernel + " ", at), std::string::npos) << c.kernel << ": " << text;
-  for (const char* kernel : {"b16", "b32", "m16", "m32", "general"})
-    EXPECT_NE(text.find(std::string(kernel) + " ", at), std::string::npos) << text;
-  EXPECT_NE(text.find("ms", at), std::string::npos) << text;
-  // A kernel that is forced is the plan, and what it costs is known.
-  const Call call = parse_call("na:fwd:f32:b1h8kv8d32:64x64:k7x7@cpu/m16");
-  const Plan forced = *make_plan(call.problem, call.options).plan;
-  EXPECT_EQ(forced.kernel.substr(0, 4), "m16,");
-  for (const Candidate& c : forced.candidates)
-    if (c.kernel == "m16") { EXPECT_EQ(c.seconds, forced.seconds); }
-  EXPECT_GT(forced.seconds, plan.seconds);
-}
-
-TEST(Api, ExplainNamesEveryBackendWithItsReason) {
-  const std::string text = explain("na:fwd:f32:b1h8kv8d32:64x64:k7x7");
-  for (const char* word :
-       {"na:fwd:f32:b1h8kv8d32:64x64:k7x7", "cuda_sm90", "cuda_sm80", "cpu", "reference", "waste"})
-    EXPECT_NE(text.find(word), std::string::npos) << text;
-  EXPECT_NE(explain("na:fwd:f32:b1h1kv1d8:9:k3:bias").find("bias"), std::string::npos);
-  EXPECT_EQ(explain("na:fwd:bf16:b1h1kv1d8:9:k3").find("bf16 arithmetic"), std::string::npos);
-  for (const char* problem : {"na:fwd:bf16:b1h1kv1d8:9:k3:prec=bf16", "att:bwd:f32:b1h1kv1d8:9,9:prec=bf16"})
-    for (const char* backend : {"@cpu", "@reference"})
-      EXPECT_NE(explain(std::string(problem) + backend).find("bf16 arithmetic"), std::string::npos)
-          << problem << backend;
-  EXPECT_NE(explain("na:fwd:f32:b1h1kv1d8:9:k3", Device::kCuda).find("cpu"), std::string::npos);
-  const Call call = parse_call("na:fwd:f32:b1h1kv1d64:64x64:k7x7@cpu,q4x8,kv1x16");
-  EXPECT_EQ(call.options.backend, "cpu");
-  EXPECT_EQ(call.options.query_tile, (TileShape{1, 4, 8}));
-  EXPECT_EQ(call.options.key_tile, (TileShape{1, 1, 16}));
-  for (const char* bad : {"", "@cpu", "na:fwd:f32:b1h1kv1d8:9:k3@cpu,", "na:fwd:f32:b1h1kv1d8:9:k3@cpu,q",
-                          "na:fwd:f32:b1h1kv1d8:9:k3@cpu,q4x4", "na:fwd:f32:b1h1kv1d8:9:k3@cpu,z4",
-                          "na:fwd:f32:b1h1kv1d8:9:k3@cpu,q4,q4", "na:fwd:f32:b1h1kv1d8:9:k3@cpu,q-4",
-                          "na:fwd:f32:b1h1kv1d8:9:k3@cpu,q99999999999999999999"})
-    EXPECT_THROW(parse_call(bad), std::invalid_argument) << bad;
-}
-
 // --- wrong views ----------------------------------------------------------------------------------
 class WrongViews : public ::testing::Test {
  protected:
@@ -505,13 +408,6 @@ TEST(TensorViews, AreCheckedWhenMade) {
   EXPECT_EQ(v.elements(), 0);
   EXPECT_EQ(TensorView(&x, DType::kFloat32, {2, 3, 5}).stride[0], 15);
   EXPECT_FALSE(TensorView().present());
-}
-
-TEST(WrongPlans, AreRefusedByRun) {
-  const Problem small = parse_problem("na:fwd:f32:b1h1kv1d8:10:k3"),
-                large = parse_problem("na:fwd:f32:b1h1kv1d64:10:k3");
-  SerialExecutor executor;
-  EXPECT_THROW(run(large, make_plan(small), Tensors(), executor), std::invalid_argument);
 }
 
 }  // namespace

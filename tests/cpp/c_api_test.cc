@@ -250,7 +250,8 @@ TEST(CApiFuzz, WhateverGoesIn) {
 TEST(CApi, HugeExtentsAreQuick) {
   for (const char* text :
        {"na:fwd:f32:b1h1kv1d1:2147483647:k3:c1", "na:fwd:f32:b1h1kv1d1:2147483647:k1000:s7:d1000",
-        "att:fwd:f32:b1h1kv1d1:2147483647,2147483647:cbr", "na:fwd:f32:b1h1kv1d1:65536x65536x65536:k3x3x3"})
+        "att:fwd:f32:b1h1kv1d1:2147483647,2147483647:cbr", "att:bwd:f32:b1h1kv1d1:2147483647,2147483647:cbr",
+        "na:fwd:f32:b1h1kv1d1:65536x65536x65536:k3x3x3", "na:bwd:f32:b1h1kv1d1:65536x65536x65536:k3x3x3"})
     expect_ok(taken(nf_problem(text)), {"\"pairs\": "});
 }
 

@@ -41,6 +41,7 @@ void ShuffledExecutor::run(Index tasks, const std::function<void(Index, int)>& f
 }
 
 std::vector<std::string> backends_under_test() {
+  if (const char* only = std::getenv("NEARFIELD_TEST_BACKEND")) return {only};
   if (std::getenv("NEARFIELD_CPU_TARGET")) return {"cpu"};
   return {"reference", "cpu"};
 }
@@ -56,6 +57,7 @@ bool serves(const std::string& backend, const Problem& problem) {
 
 std::vector<std::string> runs_under_test(const Problem& p) {
   std::vector<std::string> runs = backends_under_test();
+  if (runs.back() != "cpu") return runs;
   PlanOptions options;
   options.backend = "cpu";
   const std::string chosen = make_plan(p, options).plan->kernel;

@@ -34,7 +34,8 @@ class ShuffledExecutor final : public Executor {
   Rng rng_;
 };
 
-// The backends that this process tests: all of them, or only `cpu` when a SIMD target is forced.
+// The backends that this process tests: all of them, only `cpu` when a SIMD target is forced, or the one that
+// NEARFIELD_TEST_BACKEND names.
 std::vector<std::string> backends_under_test();
 // The ways in which they can run a problem: "reference", "cpu" with the kernel that the planner chooses, and
 // every other kernel of `cpu` that serves it, "cpu/b16".

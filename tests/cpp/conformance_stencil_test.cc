@@ -125,15 +125,6 @@ TEST(Stencil, LargeScores) {
         c("na:fwd:f32:b1h1kv1d64:6x12x20:k5x9x9:lse:scale=1", spread / 8);
     for (Case* one : {&a, &b, &c}) EXPECT_TRUE(one->agrees(one->run(kForward, kStencil), kStencil)) << spread;
   }
-  for (const double score : {1e4, -1e4, 3e38, -3e38, 88.0, -104.0}) {
-    Case c("na:fwd:f32:b1h1kv1d8:30:k7:lse:scale=1");
-    for (Index i = 0; i < 30; ++i)
-      for (Index x = 0; x < 8; ++x) {
-        c.input(Role::kQuery).set(i * 8 + x, x == 0 ? score : 0.0);
-        c.input(Role::kKey).set(i * 8 + x, x == 0 ? 1.0 : static_cast<double>(i));
-      }
-    EXPECT_TRUE(c.agrees(c.run(kForward, kStencil), kStencil)) << score;
-  }
 }
 
 // A maximum that grows a little with every chunk: never by enough to move at once, by far more than 2^16 in all.

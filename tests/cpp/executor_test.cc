@@ -9,7 +9,9 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstdlib>
 #include <stdexcept>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -114,6 +116,28 @@ TEST(Executor, PoolsComeAndGo) {
 TEST(Executor, OddNumbersOfThreads) {
   EXPECT_GE(make_executor(-1)->workers(), 1);
   EXPECT_NO_THROW(make_executor(0)->run(3, [](Index, int) {}));
+}
+
+TEST(Executor, ThreadsOfTheEnvironment) {
+  const char* name = "NEARFIELD_NUM_THREADS";
+  const char* had = std::getenv(name);
+  const std::string before = had ? had : "";
+  setenv(name, "3", 1);
+  EXPECT_EQ(make_executor()->workers(), 3);
+  EXPECT_EQ(make_executor(2)->workers(), 2);
+  for (const char* bad : {"abc", "0", "-1", "2x", " 2", "99999999999"}) {
+    setenv(name, bad, 1);
+    try {
+      make_executor();
+      ADD_FAILURE() << bad;
+    } catch (const std::invalid_argument& e) {
+      EXPECT_NE(std::string(e.what()).find(std::string("NEARFIELD_NUM_THREADS=") + bad + ", expected "),
+                std::string::npos)
+          << e.what();
+    }
+  }
+  if (had) setenv(name, before.c_str(), 1);
+  else unsetenv(name);
 }
 
 }  // namespace
