@@ -7,7 +7,7 @@
 //
 //   axes     per axis: window, stride, dilation, causal; empty for attention
 //   grids    varlen neighborhoods: per sequence extents, windows, strides, dilations, causals
-//   ranges   per axis: extent of the global layout, first query and first key present
+//   ranges   per axis: extent of the global layout, first query and first key present [, extent of the queries']
 //   tiles    empty, or three axes each of the query and key tile, forward and then backward; 0: not given
 //   backend  0: the best one; i: the i-th of nf_info's list
 //   function, causal_type, flags: nearfield/request.h, CallWords

@@ -44,6 +44,10 @@ NF_C_API char* nf_intervals(const char* problem, int64_t sequence, int axis);
  * shard: 2 * rank numbers, begin and end per axis. */
 NF_C_API char* nf_needed_keys(const char* problem, const int64_t* shard, int numbers);
 
+/* The queries of a shard whose windows lie within a box of keys, per axis: {"ok": [[begin, end], ...]}; all
+ * axes are empty where one is. box: 4 * rank numbers, begin and end per axis of the shard, then of the keys. */
+NF_C_API char* nf_inner_queries(const char* problem, const int64_t* box, int numbers);
+
 /* Checks a call's shapes and arguments as the operator would, without data: {"ok": "problem string"}, or
  * the operator's error. words: for query, key, value, additional keys, additional values, bias and
  * the cumulative offsets of queries and of keys each present, dtype, device, device index, rank, sizes...; then has_scale, scale and dropout (the bits of

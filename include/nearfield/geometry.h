@@ -262,4 +262,32 @@ NF_HD constexpr Interval needed_keys(const Axis& a, Interval shard) {
   return all;
 }
 
+// The queries of a shard whose windows lie within `keys` (tokens): they need nobody else's. Of a dilated axis
+// the tokens around which every group does; empty where some group with queries in the shard has none.
+NF_HD constexpr Interval inner_queries(const Axis& a, Interval shard, Interval keys) {
+  Interval inner = shard;
+  for (Index g = 0; g < a.dilation; ++g) {
+    const Axis r = group(a, g);
+    const Interval run = group_range(shard, g, a.dilation), own = group_range(keys, g, a.dilation);
+    if (run.empty()) continue;
+    Index low = run.begin, high = run.end;
+    while (low < high) {  // first query whose window begins at or behind own.begin
+      const Index mid = low + (high - low) / 2;
+      if (window_of(r, mid).begin >= own.begin) high = mid;
+      else low = mid + 1;
+    }
+    const Index first = low;
+    high = run.end;
+    while (low < high) {  // first query whose window ends behind own.end
+      const Index mid = low + (high - low) / 2;
+      if (window_of(r, mid).end > own.end) high = mid;
+      else low = mid + 1;
+    }
+    if (first == low) return {shard.begin, shard.begin};
+    if (first > run.begin) inner.begin = max_of(inner.begin, g + (first - 1) * a.dilation + 1);
+    if (low < run.end) inner.end = min_of(inner.end, g + low * a.dilation);
+  }
+  return inner.empty() ? Interval{shard.begin, shard.begin} : inner;
+}
+
 }  // namespace nearfield

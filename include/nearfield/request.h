@@ -45,8 +45,9 @@ struct Request {
   double dropout = 0.0;
   bool lse_wanted = false, nondeterministic = false;
   Precision precision = Precision::kFull;
-  // What of the global layout is present; both or neither. extents: of the global layout.
-  std::vector<Index> global_extent, query_begin, key_begin;
+  // What of the global layout is present; both or neither. extents: of the global layout, and of the queries'
+  // where that is another one (or empty).
+  std::vector<Index> global_extent, query_begin, key_begin, global_query_extent;
   // Varlen: the tensors of cumulative offsets (attention), with their values where the host can read them
   // and bounds on the lengths if the caller gave any; or one layout per sequence.
   bool varlen = false;
@@ -67,13 +68,15 @@ NF_API void check_lengths(std::string_view op, std::string_view name, std::span<
 
 // The arguments of a call besides its tensors, as operators of other languages carry them: numbers.
 struct CallWords {
-  Index function = 0;         // index into function_name()
-  Index causal_type = 0;      // CausalType
-  Index flags = 0;            // 1 nondeterministic, 2 tf32 allowed, 4 bf16 arithmetic allowed
-  std::vector<Index> axes;    // per axis: window, stride, dilation, causal (empty for attention)
-  std::vector<Index> ranges;  // per axis: global extent, first query, first key present (or empty)
-  std::vector<Index> grids;   // varlen, per sequence: extents, windows, strides, dilations, causals;
-                              // in attention: nothing, or the two maximal lengths
+  Index function = 0;       // index into function_name()
+  Index causal_type = 0;    // CausalType
+  Index flags = 0;          // 1 nondeterministic, 2 tf32 allowed, 4 bf16 arithmetic allowed
+  std::vector<Index> axes;  // per axis: window, stride, dilation, causal (empty for attention)
+  // Per axis: global extent, first query and first key present, and, on all axes or none, the global extent of
+  // the queries' own layout. Or empty.
+  std::vector<Index> ranges;
+  std::vector<Index> grids;  // varlen, per sequence: extents, windows, strides, dilations, causals;
+                             // in attention: nothing, or the two maximal lengths
 };
 
 // "na1d", "na2d", "na3d", "attention", ...: CallWords::function is an index into them.

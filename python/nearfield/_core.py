@@ -34,6 +34,7 @@ def _library() -> ctypes.CDLL:
         "nf_explain": [ctypes.c_char_p, ctypes.c_int],
         "nf_intervals": [ctypes.c_char_p, ctypes.c_int64, ctypes.c_int],
         "nf_needed_keys": [ctypes.c_char_p, words, ctypes.c_int],
+        "nf_inner_queries": [ctypes.c_char_p, words, ctypes.c_int],
         "nf_check": [words, ctypes.c_int64],
         "nf_check_lengths": [
             *[ctypes.c_char_p] * 2,
@@ -119,8 +120,19 @@ def intervals(problem: str, sequence: int, axis: int) -> dict:
 
 def needed_keys(problem: str, shard: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """The keys of the global layout that a shard of queries needs, as (begin, end) per axis."""
-    flat = [number for pair in shard for number in pair]
-    return [tuple(pair) for pair in _call("nf_needed_keys", _text(problem), _words(flat), len(flat))]
+    return _of_boxes("nf_needed_keys", problem, shard)
+
+
+def inner_queries(
+    problem: str, shard: Sequence[tuple[int, int]], keys: Sequence[tuple[int, int]]
+) -> list[tuple[int, int]]:
+    """The queries of a shard whose windows lie within a box of keys, as (begin, end) per axis."""
+    return _of_boxes("nf_inner_queries", problem, (*shard, *keys))
+
+
+def _of_boxes(name: str, problem: str, pairs) -> list[tuple[int, int]]:
+    flat = [number for pair in pairs for number in pair]
+    return [tuple(pair) for pair in _call(name, _text(problem), _words(flat), len(flat))]
 
 
 def _bits(x: float) -> int:

@@ -60,7 +60,7 @@ def lse_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _described(tensor):
+def described(tensor):
     if tensor is None:
         return None
     device = tensor.device
@@ -72,7 +72,7 @@ def problem_string(query, key, value, additional_keys, additional_values, bias, 
     knows the shapes only."""
     tensors = (query, key, value, additional_keys, additional_values, bias)
     return _core.check(
-        [_described(t) for t in (*tensors, config.offsets_query, config.offsets_key)],
+        [described(t) for t in (*tensors, config.offsets_query, config.offsets_key)],
         config.scale,
         config.dropout_p,
         config.function,

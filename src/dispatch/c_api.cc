@@ -122,6 +122,39 @@ std::string predictions(const Problem& p) {
   return json + "]";
 }
 
+// `of` on every axis of a problem with one token layout, as JSON: begin and end; zeros where one is empty.
+// boxes: `count` boxes one after the other, the first of queries and the second of keys.
+template <class Fn>
+std::string per_axis(const char* name, const char* text, const int64_t* boxes, int numbers, int count,
+                     const Fn& of) {
+  const Problem p = parse_problem(text_argument(text));
+  if (!boxes || numbers != 2 * p.rank * count)
+    refuse(name, std::to_string(numbers) + " numbers",
+           "begin and end of each of " + std::to_string(p.rank) + " axes" + (count > 1 ? ", twice" : ""));
+  if (p.varlen) refuse(name, "a varlen problem", "one token layout");
+  const Grid grid = grid_of(p, 0);
+  bool empty = false;
+  Interval found[kMaxRank];
+  for (int a = 0; a < p.rank; ++a) {
+    const Axis& axis = grid.axis[kMaxRank - p.rank + a];
+    Interval box[2];
+    for (int i = 0; i < count; ++i) {
+      const Index extent = i == 0 ? axis.query_extent : axis.key_extent;
+      box[i] = {boxes[2 * (i * p.rank + a)], boxes[2 * (i * p.rank + a) + 1]};
+      if (box[i].begin < 0 || box[i].end < box[i].begin || box[i].end > extent)
+        refuse(name, "shard " + std::to_string(box[i].begin) + "-" + std::to_string(box[i].end),
+               "0 <= begin <= end <= " + std::to_string(extent));
+    }
+    found[a] = of(axis, box);
+    empty = empty || found[a].empty();
+  }
+  std::string json;
+  for (int a = 0; a < p.rank; ++a)
+    json += (a ? ", [" : "[") + std::to_string(empty ? 0 : found[a].begin) + ", " +
+            std::to_string(empty ? 0 : found[a].end) + "]";
+  return "[" + json + "]";
+}
+
 }  // namespace
 }  // namespace nearfield
 
@@ -189,28 +222,15 @@ char* nf_intervals(const char* text, int64_t sequence, int axis) {
 
 char* nf_needed_keys(const char* text, const int64_t* shard, int numbers) {
   return guarded([&] {
-    const Problem p = parse_problem(text_argument(text));
-    if (!shard || numbers != 2 * p.rank)
-      refuse("needed_keys", std::to_string(numbers) + " numbers",
-             "begin and end of each of " + std::to_string(p.rank) + " axes");
-    if (p.varlen) refuse("needed_keys", "a varlen problem", "one token layout");
-    const Grid grid = grid_of(p, 0);
-    std::string json;
-    bool empty = false;
-    Interval needed[kMaxRank];
-    for (int a = 0; a < p.rank; ++a) {
-      const Axis& axis = grid.axis[kMaxRank - p.rank + a];
-      const Interval run{shard[2 * a], shard[2 * a + 1]};
-      if (run.begin < 0 || run.end < run.begin || run.end > axis.query_extent)
-        refuse("needed_keys", "shard " + std::to_string(run.begin) + "-" + std::to_string(run.end),
-               "0 <= begin <= end <= " + std::to_string(axis.query_extent));
-      needed[a] = needed_keys(axis, run);
-      empty = empty || needed[a].empty();
-    }
-    for (int a = 0; a < p.rank; ++a)
-      json += (a ? ", [" : "[") + std::to_string(empty ? 0 : needed[a].begin) + ", " +
-              std::to_string(empty ? 0 : needed[a].end) + "]";
-    return "[" + json + "]";
+    return per_axis("needed_keys", text, shard, numbers, 1,
+                    [](const Axis& a, const Interval* box) { return needed_keys(a, box[0]); });
+  });
+}
+
+char* nf_inner_queries(const char* text, const int64_t* box, int numbers) {
+  return guarded([&] {
+    return per_axis("inner_queries", text, box, numbers, 2,
+                    [](const Axis& a, const Interval* b) { return inner_queries(a, b[0], b[1]); });
   });
 }
 

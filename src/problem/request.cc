@@ -265,18 +265,21 @@ void add_layout(const Request& r, Problem& p) {
   if (!r.global_extent.empty()) {
     const auto extent = per_axis(r, r.global_extent, "the global layout"),
                q = per_axis(r, r.query_begin, "the query range"),
-               k = per_axis(r, r.key_begin, "the key range");
+               k = per_axis(r, r.key_begin, "the key range"),
+               own = r.global_query_extent.empty() ? extent
+                                                   : per_axis(r, r.global_query_extent, "the global layout");
     Box queries, keys;
     for (int a = 0; a < r.rank; ++a) {
-      if (extent[a] < 0 || extent[a] > kMaxExtent || q[a] < 0 || k[a] < 0 || q[a] > kMaxExtent ||
-          k[a] > kMaxExtent)
-        refuse(
-            r.op,
-            "a range at " + to_string(q[a]) + " / " + to_string(k[a]) + " of extent " + to_string(extent[a]),
-            "positions from 0 to " + to_string(kMaxExtent));
+      for (const Index n : {extent[a], own[a], q[a], k[a]})
+        if (n < 0 || n > kMaxExtent)
+          refuse(r.op,
+                 "a range at " + to_string(q[a]) + " / " + to_string(k[a]) + " of extent " +
+                     to_string(own[a]) + " / " + to_string(extent[a]),
+                 "positions from 0 to " + to_string(kMaxExtent));
       queries.axis[a] = {q[a], q[a] + layout.query_extent[a]};
       keys.axis[a] = {k[a], k[a] + layout.extent[a]};
-      layout.query_extent[a] = layout.extent[a] = extent[a];
+      layout.query_extent[a] = own[a];
+      layout.extent[a] = extent[a];
     }
     p.query_range = queries;
     p.key_range = keys;

@@ -55,12 +55,14 @@ void decode(const CallWords& w, Request& r) {
   r.precision = (w.flags & 4) ? Precision::kBF16 : (w.flags & 2) ? Precision::kTF32 : Precision::kFull;
 
   if (!w.ranges.empty()) {
-    if (w.ranges.size() != 3 * rank)
-      refuse(r.op, std::to_string(w.ranges.size()) + " range numbers", "three per axis");
+    const std::size_t each = w.ranges.size() == 4 * rank ? 4 : 3;
+    if (w.ranges.size() != each * rank)
+      refuse(r.op, std::to_string(w.ranges.size()) + " range numbers", "three or four per axis");
     for (std::size_t a = 0; a < rank; ++a) {
-      r.global_extent.push_back(w.ranges[3 * a]);
-      r.query_begin.push_back(w.ranges[3 * a + 1]);
-      r.key_begin.push_back(w.ranges[3 * a + 2]);
+      r.global_extent.push_back(w.ranges[each * a]);
+      r.query_begin.push_back(w.ranges[each * a + 1]);
+      r.key_begin.push_back(w.ranges[each * a + 2]);
+      if (each == 4) r.global_query_extent.push_back(w.ranges[each * a + 3]);
     }
   }
   r.lenient_windows = w.function > kAttention;

@@ -1,0 +1,209 @@
+# Copyright 2026 The nearfield authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Exchange plans against the dense mask, key by key, without processes."""
+
+import itertools
+import math
+import random
+
+import pytest
+from oracle import grid_mask
+
+from nearfield import _core
+from nearfield.distributed import ShardPlan
+
+
+def tokens(box, layout):
+    """Raster numbers of a box's tokens."""
+    strides = [math.prod(layout[a + 1 :]) for a in range(len(layout))]
+    return {
+        sum(x * s for x, s in zip(t, strides, strict=True))
+        for t in itertools.product(*(range(*i) for i in box))
+    }
+
+
+def compositions(n, parts):
+    """All slabs of n tokens, empty ones included."""
+    if parts == 1:
+        return [(n,)]
+    return [(i, *rest) for i in range(n + 1) for rest in compositions(n - i, parts - 1)]
+
+
+def hull(keys, layout):
+    """Per axis the first and behind the last coordinate of raster numbers."""
+    spans, rest = [], list(keys)
+    for n in reversed(layout):
+        spans.append((min(t % n for t in rest), max(t % n for t in rest) + 1))
+        rest = [t // n for t in rest]
+    return tuple(reversed(spans))
+
+
+def check(plan, layout, window, stride, dilation, causal):
+    """Every law of a plan."""
+    mask = grid_mask(layout, window, stride, dilation, causal)
+    held = [tokens(plan.slab(r), layout) for r in range(plan.ranks)]
+    assert sorted(itertools.chain(*held)) == list(range(math.prod(layout)))  # every token has one rank
+    for rank in range(plan.ranks):
+        share, name = plan.share(rank), f"rank {rank} of {plan!r}"
+        seen = {q: set(mask[q].nonzero().flatten().tolist()) for q in held[rank]}
+        needed = set().union(*seen.values())
+        # What it needs is the box around the keys that its queries see, and it fetches what is not its own.
+        if needed:
+            assert plan.needed(rank) == hull(needed, layout), name
+        fetched = [tokens(box, layout) for _, boxes in share.fetch for box in boxes]
+        assert sum(map(len, fetched)) == len(set().union(*fetched)), name
+        box = tokens(plan.needed(rank), layout) if needed else set()
+        assert set().union(*fetched) == box - held[rank], name
+        for peer, boxes in share.fetch:
+            assert peer != rank and tokens(boxes[0], layout) <= held[peer], name
+            assert dict(plan.share(peer).send)[rank] == boxes, name
+        for peer, boxes in share.send:
+            assert dict(plan.share(peer).fetch)[rank] == boxes, name
+        assert [p for p, _ in share.fetch] == sorted(plan.fetch(rank)), name
+        # Its tasks compute each query once, against a box that holds all that it sees and that is there.
+        done = [tokens(task.queries, layout) for task in (*share.local, *share.remote)]
+        assert sorted(itertools.chain(*done)) == sorted(held[rank]), name
+        for task, queries in zip((*share.local, *share.remote), done, strict=True):
+            keys = tokens(task.keys, layout)
+            assert all(seen[q] <= keys for q in queries) and keys <= box, name
+            assert task in share.remote or keys <= held[rank], name
+        # Queries that wait could not have run, except beside tokens of other dilation groups.
+        if max(dilation) == 1:
+            for task in share.remote:
+                inner = [q for q in tokens(task.queries, layout) if seen[q] <= held[rank]]
+                assert not inner, name
+
+
+def cases(extent):
+    for dilation in range(1, extent + 1):
+        for window in range(1, extent // dilation + 1):
+            for stride in range(1, window + 1):
+                for causal in (False, True):
+                    yield window, stride, dilation, causal
+
+
+@pytest.mark.parametrize("extent", range(1, 9))
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_every_one_dimensional_shard(extent, ranks):
+    """All windows, strides, dilations and cuts, empty slabs among them."""
+    generator = random.Random(0)
+    for axis in cases(extent):
+        cuts = compositions(extent, ranks)
+        for sizes in generator.sample(cuts, min(len(cuts), 9)):
+            plan = ShardPlan((extent,), *axis, mesh_shape=(ranks,), shard_dims=0, sizes=(sizes,))
+            check(plan, (extent,), *((x,) for x in axis))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("extent", range(1, 13))
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+def test_every_one_dimensional_shard_and_cut(extent, ranks):
+    for axis in cases(extent):
+        for sizes in compositions(extent, ranks):
+            plan = ShardPlan((extent,), *axis, mesh_shape=(ranks,), shard_dims=0, sizes=(sizes,))
+            check(plan, (extent,), *((x,) for x in axis))
+
+
+def random_plan(generator):
+    """(plan, layout, window, stride, dilation, causal) of two or three axes."""
+    rank = generator.choice((2, 2, 3))
+    layout = tuple(generator.randint(1, 7 if rank == 2 else 5) for _ in range(rank))
+    dilation = tuple(generator.choice((1, 1, generator.randint(1, n))) for n in layout)
+    window = tuple(generator.randint(1, n // d) for n, d in zip(layout, dilation, strict=True))
+    stride = tuple(generator.choice((1, generator.randint(1, k))) for k in window)
+    causal = tuple(generator.random() < 0.3 for _ in layout)
+    dims = generator.randint(1, rank)
+    shard_dims = tuple(generator.sample(range(rank), dims))
+    mesh = tuple(generator.randint(1, 3) for _ in range(dims))
+    sizes = [generator.choice(compositions(layout[a], n)) for a, n in zip(shard_dims, mesh, strict=True)]
+    given = (layout, window, stride, dilation, causal)
+    more = dict(mesh_shape=mesh, shard_dims=shard_dims)
+    return (ShardPlan(*given, **more, sizes=sizes), *given)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_meshes_of_several_dimensions(seed):
+    generator = random.Random(seed)
+    for _ in range(40):
+        check(*random_plan(generator))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("seed", range(100, 130))
+def test_more_meshes_of_several_dimensions(seed):
+    generator = random.Random(seed)
+    for _ in range(100):
+        check(*random_plan(generator))
+
+
+def test_inner_queries_with_dilation():
+    """The tokens whose windows are within the keys, up to the ends where dilation groups alternate."""
+    for extent, (window, stride, dilation, causal) in ((n, a) for n in (7, 12) for a in cases(n)):
+        mask = grid_mask((extent,), (window,), (stride,), (dilation,), (causal,))
+        text = f"na:fwd:f32:b1h1kv1d1:{extent}:k{window}:s{stride}:d{dilation}:c{int(causal)}"
+        for begin, end in itertools.combinations(range(extent + 1), 2):
+            inside = [set(mask[q].nonzero().flatten().tolist()) <= set(range(begin, end)) for q in range(extent)]
+            ((low, high),) = _core.inner_queries(text, [(begin, end)], [(begin, end)])
+            assert low >= high or (begin <= low and high <= end and all(inside[low:high])), text
+            if dilation == 1 and low < high:
+                assert not any(inside[q] for q in (*range(begin, low), *range(high, end)))
+            if dilation == 1 and low >= high:
+                assert not any(inside[begin:end])
+
+
+def test_sizes_and_bytes():
+    plan = ShardPlan((16, 10), 5, mesh_shape=(2,), shard_dims=(0,))
+    assert plan.sizes == ((8, 8),) and plan.slab(1) == ((8, 16), (0, 10))
+    assert plan.needed(0) == ((0, 10), (0, 10)) and plan.fetch(0) == {1: ((8, 10), (0, 10))}
+    assert plan.inner(0) == ((0, 6), (0, 10)) and plan.send(0) == {1: ((6, 8), (0, 10))}
+    halo = 2 * 10 * 4 * (32 + 16) * 2 * 3  # rows, columns, heads, channels, bytes, batch
+    arguments = dict(kv_heads=4, head_dim=32, value_dim=16, itemsize=2, batch=3)
+    assert plan.bytes_received(0, **arguments) == plan.bytes_sent(1, **arguments) == halo
+    causal = ShardPlan((16, 10), 5, is_causal=(True, False), mesh_shape=(2,), shard_dims=(0,))
+    assert causal.fetch(0) == {} and causal.fetch(1) == {0: ((4, 8), (0, 10))}
+
+
+def test_a_wide_window_takes_several_hops():
+    plan = ShardPlan((20,), 9, mesh_shape=(5,), shard_dims=0, sizes=[(4, 2, 2, 2, 10)])
+    assert list(plan.fetch(2)) == [0, 1, 3, 4] and plan.fetch(2)[0] == ((2, 4),)
+    assert plan.share(2).local == ()
+
+
+def test_axes_in_another_order_than_the_mesh():
+    plan = ShardPlan((8, 6), 3, mesh_shape=(3, 2), shard_dims=(1, 0))
+    assert plan.slab(3) == ((4, 8), (2, 4)) and plan.coordinate(3) == (1, 1) and plan.rank_at((1, 1)) == 3
+
+
+def test_printed_and_drawn():
+    plan = ShardPlan((6, 8), 3, mesh_shape=(2, 2), shard_dims=(0, 1))
+    assert plan.draw(0) == "###+1...\n###+1...\n++++1...\n22223...\n........\n........"
+    lines = str(plan).splitlines()
+    assert len(lines) == 5 and lines[0] == repr(plan)
+    assert lines[1] == (
+        "rank 0: 0-3x0-4, 12 tokens, 6 queries need only them; "
+        "fetches 0-3x4-5 from 1, 3-4x0-4 from 2, 3-4x4-5 from 3: 8 tokens"
+    )
+    assert ShardPlan((6,), 3, mesh_shape=(2,), shard_dims=0).draw(1) == "..0+##"
+    assert len(ShardPlan((2, 2, 2), 1, mesh_shape=(1,), shard_dims=0).draw(0).split("\n\n")) == 2
+
+
+@pytest.mark.parametrize(
+    "error, layout, window, more",
+    [
+        (ValueError, (8,), 9, dict(mesh_shape=(2,), shard_dims=(0,))),
+        (ValueError, (8,), 3, dict(mesh_shape=(2,), shard_dims=(1,))),
+        (ValueError, (8,), 3, dict(mesh_shape=(2, 2), shard_dims=(0,))),
+        (ValueError, (8, 8), 3, dict(mesh_shape=(2, 2), shard_dims=(1, 1))),
+        (ValueError, (8,), 3, dict(mesh_shape=(0,), shard_dims=(0,))),
+        (ValueError, (8,), 3, dict(mesh_shape=(2,), shard_dims=(0,), sizes=[(4, 5)])),
+        (ValueError, (8,), 3, dict(mesh_shape=(2,), shard_dims=(0,), sizes=[(9, -1)])),
+        (ValueError, (8,), 3, dict(mesh_shape=(2,), shard_dims=(0,), sizes=[(8,)])),
+        (ValueError, (8,) * 4, 3, dict(mesh_shape=(2,), shard_dims=(0,))),
+        (TypeError, 8, 3, dict(mesh_shape=(2,), shard_dims=(0,))),
+        (TypeError, (8,), 3, dict(mesh_shape=(2.0,), shard_dims=(0,))),
+        (TypeError, (8,), 3, dict(mesh_shape=(2,), shard_dims="0")),
+    ],
+)
+def test_errors(error, layout, window, more):
+    with pytest.raises(error, match=r"^\[.*got .*expected"):
+        ShardPlan(layout, window, **more)
