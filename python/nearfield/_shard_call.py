@@ -64,12 +64,11 @@ class GlobalCall(NamedTuple):
     def check(self, tensors) -> str:
         """The problem string of the whole call, from (dtype, device, index, shape) of its six tensors; raises
         what the call would raise without shards."""
-        config = self._config(*(((0, 0),) * len(self.layout),) * 2, None)
         return _core.check(
             (*tensors, None, None),
             self.scale,
             self.dropout_p,
-            config.function,
+            _core.FUNCTIONS.index(self.op),
             self.causal_type,
             self.flags,
             self.axes or (),

@@ -1,0 +1,187 @@
+# Copyright 2026 The nearfield authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Sharded attention as two operators of torch, so that compiled graphs hold it whole.
+
+Arguments that are no tensors travel as a text, and the process group as its name, as in torch's functional
+collectives. All communication of a pass happens inside its operator.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+
+import torch
+from torch import Tensor
+
+from .._shard_call import lse_dtype
+from . import _fetching, _heads, _ring
+from ._agree import agree
+from ._problem import described, resolved
+from ._team import Team
+
+_INPUTS = 6  # query, key, value, additional keys and values, bias
+
+
+@functools.lru_cache(256)
+def _read(spec: str) -> tuple[Team, dict]:
+    given = json.loads(spec)
+    team = Team(given.pop("op"), given.pop("group"), given.pop("rank"), tuple(given.pop("members")))
+    return team, given
+
+
+def written(team: Team, **given) -> str:
+    """The text that describes a call, the same on every rank but for `rank`."""
+    words = {"op": team.op, "group": team.name, "rank": team.rank, "members": team.members, **given}
+    return json.dumps(words)
+
+
+@torch.library.custom_op("nearfield_distributed::attend", mutates_args=())
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    additional_keys: Tensor | None,
+    additional_values: Tensor | None,
+    bias: Tensor | None,
+    seed: Tensor | None,
+    spec: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(out, lse, kept, seed): kept is what the backward pass needs of other ranks; seed is rank 0's."""
+    team, given = _read(spec)
+    tensors = (query, key, value, additional_keys, additional_values, bias)
+    common, own = described(tensors)
+    number = 0 if seed is None else int(seed.item())
+    said, number = agree(team, {**given, **common}, own, number, _device(query))
+    call, method, share = resolved(team.op, said, team.rank)
+    seed = torch.tensor([number], dtype=torch.int64, device=query.device)
+    if method == "ring":
+        out, lse = _ring.forward(team, call, share, tensors, seed)
+        kept = query.new_empty(0)
+    else:
+        forward = {"fetch": _fetching.forward, "heads": _heads.forward}[method]
+        out, lse, kept = forward(team, call, share, tensors, seed)
+    return out, lse, kept, seed
+
+
+@torch.library.custom_op("nearfield_distributed::attend_backward", mutates_args=())
+def attend_backward(
+    grad_out: Tensor | None,
+    grad_lse: Tensor | None,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    additional_keys: Tensor | None,
+    additional_values: Tensor | None,
+    bias: Tensor | None,
+    out: Tensor,
+    lse: Tensor,
+    kept: Tensor,
+    seed: Tensor,
+    spec: str,
+) -> list[Tensor]:
+    """The gradients of the six inputs; for absent ones a tensor without entries."""
+    team, given = _read(spec)
+    team = team._replace(op=f"{team.op}, backward")
+    tensors = (query, key, value, additional_keys, additional_values, bias)
+    common, own = described(tensors)
+    said, _ = agree(team, {**given, **common}, own, 0, _device(query))
+    call, method, share = resolved(team.op, said, team.rank)
+    grads = (grad_out, grad_lse)
+    if method == "fetch":
+        results = _fetching.backward(team, call, share, tensors, out, lse, kept, grads, seed)
+    elif method == "ring":
+        results = _ring.backward(team, call, share, tensors, out, lse, grads, seed)
+    else:
+        results = _heads.backward(team, call, share, tensors, lse, kept, grads, seed)
+    return [query.new_empty(0) if g is None else g.contiguous() for g in results]
+
+
+def _device(tensor):
+    """Where messages live: None is the host."""
+    return tensor.device if tensor.is_cuda else None
+
+
+@attend.register_fake
+def _(query, key, value, additional_keys, additional_values, bias, seed, spec):
+    kept = torch.library.get_ctx().new_dynamic_size()
+    return (
+        query.new_empty((*query.shape[:-1], value.shape[-1])),
+        query.new_empty(query.shape[:-1], dtype=lse_dtype(query.dtype)),
+        query.new_empty(kept),
+        query.new_empty(1, dtype=torch.int64),
+    )
+
+
+@attend_backward.register_fake
+def _(grad_out, grad_lse, query, key, value, additional_keys, additional_values, bias, *rest):
+    inputs = (query, key, value, additional_keys, additional_values, bias)
+    return [query.new_empty(0 if x is None else x.shape) for x in inputs]
+
+
+def _setup_context(ctx, inputs, output):
+    *tensors, _, ctx.spec = inputs
+    ctx.save_for_backward(*tensors, *output)
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx, grad_out, grad_lse, *_):
+    saved = ctx.saved_tensors
+    gradients = attend_backward(grad_out, grad_lse, *saved, ctx.spec)
+    inputs = saved[:_INPUTS]
+    return *(None if x is None else g for x, g in zip(inputs, gradients, strict=True)), None, None
+
+
+attend.register_autograd(_backward, setup_context=_setup_context)
+
+
+def _refuse(ctx, *gradients):
+    raise NotImplementedError(
+        "[nearfield.distributed] got a second differentiation, expected first derivatives only; drop "
+        "create_graph=True"
+    )
+
+
+attend_backward.register_autograd(_refuse)
+
+
+# ---- replicated inputs
+
+
+@torch.library.custom_op("nearfield_distributed::sum_of_ranks", mutates_args=())
+def sum_of_ranks(tensor: Tensor, what: str, spec: str) -> Tensor:
+    """The sum of a tensor over all ranks, added in rank order; the same bits on every rank."""
+    team, _ = _read(spec)
+    said = [f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"]
+    agree(team, {what: said[0]}, {}, 0, _device(tensor))
+    flat = tensor.contiguous().reshape(-1)
+    parts = [flat if r == team.rank else torch.empty_like(flat) for r in range(team.size)]
+    others = [r for r in range(team.size) if r != team.rank]
+    team.exchange(what, [(r, flat) for r in others], [(r, parts[r]) for r in others]).wait()
+    total = parts[0].to(lse_dtype(tensor.dtype), copy=True)
+    for part in parts[1:]:
+        total += part
+    return total.to(tensor.dtype).view(tensor.shape)
+
+
+@sum_of_ranks.register_fake
+def _(tensor, what, spec):
+    return torch.empty_like(tensor, memory_format=torch.contiguous_format)
+
+
+class _Replicated(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, tensor, what, spec):
+        ctx.what, ctx.spec = what, spec
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return sum_of_ranks(gradient, ctx.what, ctx.spec), None, None
+
+
+def replicated(tensor, what: str, team: Team):
+    """A tensor that every rank has: its gradient is the sum of all ranks' parts, on every rank."""
+    if tensor is None or team.size == 1 or not tensor.requires_grad:
+        return tensor
+    return _Replicated.apply(tensor, f"gradient of {what}", written(team))

@@ -1,0 +1,138 @@
+# Copyright 2026 The nearfield authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The ranks of one sharded call, in the order of its slabs, and how messages travel between them.
+
+Every wait is bounded (`set_timeout`). A peer that died or does not answer gives a PeerError that names it.
+"""
+
+from __future__ import annotations
+
+import functools
+from datetime import timedelta
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch.distributed.distributed_c10d import _resolve_process_group
+
+from .. import _arguments as arguments
+
+_timeout = timedelta(seconds=120)
+
+
+class PeerError(RuntimeError):
+    """Another rank died, or did not answer in time. The process group is broken: end the process."""
+
+
+def set_timeout(seconds) -> float:
+    """How long a rank waits for another one in any step of a sharded call, 120 seconds unless set; returns
+    what it was. Ranks may be late by less than that: the time that the slowest of them spends between two
+    calls counts. Of this process."""
+    global _timeout
+    before, seconds = _timeout, arguments.number("set_timeout", "seconds", seconds)
+    if not 0 < seconds <= 1e6:
+        raise ValueError(f"[set_timeout] got {seconds} seconds, expected more than 0, at most 1e6")
+    _timeout = timedelta(seconds=seconds)
+    return before.total_seconds()
+
+
+class Team(NamedTuple):
+    """rank, size: this process's place among the slabs, and their number. members: place -> rank in group."""
+
+    op: str  # opens every message
+    name: str  # of the group
+    rank: int
+    members: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        return len(self.members)
+
+    def exchange(self, what: str, sends, receives) -> Exchange:
+        """Starts sending and receiving; both are lists of (place, contiguous tensor), with at most one message
+        in each direction per pair, in any order. The tensors must not be touched before wait()."""
+        group = _resolve_process_group(self.name)
+        # Receives come first: a wait in this order names the peer that is missing.
+        messages = [("answer from", dist.irecv, *x) for x in receives]
+        messages += [("way to", dist.isend, *x) for x in sends]
+        messages = [m for m in messages if m[3].numel()]
+        operations = [
+            dist.P2POp(function, tensor.view(torch.uint8), group=group, group_peer=self.members[place])
+            for _, function, place, tensor in messages
+        ]
+        try:
+            works = dist.batch_isend_irecv(operations) if operations else []
+        except RuntimeError as error:
+            raise self.lost(what, [m[2] for m in messages], "way to", error) from error
+        return Exchange(self, what, messages, works)
+
+    def lost(self, what: str, places, direction: str, error) -> PeerError:
+        ranks = ", ".join(str(p) for p in sorted(set(places)))
+        seconds = f"{_timeout.total_seconds():g} s"
+        return PeerError(
+            f"[{self.op}] got no {direction} rank {ranks} on rank {self.rank} ({what}), expected one within "
+            f"{seconds}; it died, hangs or makes other calls. The process group is broken: end this process "
+            f"({str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__})"
+        )
+
+
+class Exchange:
+    """Messages on their way."""
+
+    def __init__(self, team: Team, what: str, messages, works):
+        self._team, self._what, self._messages, self._works = team, what, messages, works
+
+    def wait(self) -> None:
+        """Returns when every message has arrived or left; raises PeerError for one that does not."""
+        one_by_one = len(self._works) == len(self._messages)  # NCCL coalesces them into one
+        for i, work in enumerate(self._works):
+            try:
+                done = work.wait(_timeout)
+            except RuntimeError as error:
+                places = [self._messages[i][2]] if one_by_one else [m[2] for m in self._messages]
+                raise self._team.lost(self._what, places, self._messages[i][0], error) from error
+            if done is False:
+                raise self._team.lost(self._what, [self._messages[i][2]], self._messages[i][0], "no result")
+        self._works = []
+
+
+def team_of(op: str, mesh) -> tuple[Team, tuple[int, ...]]:
+    """(Team, shape of the mesh) of a DeviceMesh of 1 to 3 dimensions, or of a process group."""
+    if mesh is None or not dist.is_available() or not dist.is_initialized():
+        if mesh is not None:
+            raise ValueError(
+                f"[{op}] got a mesh without torch.distributed, expected it to be initialised; call "
+                "torch.distributed.init_process_group() first"
+            )
+        raise TypeError(f"[{op}] got None, expected a DeviceMesh or a process group")
+    if isinstance(mesh, dist.ProcessGroup):
+        if mesh.rank() < 0:
+            raise _outside(op)
+        return Team(op, mesh.group_name, mesh.rank(), tuple(range(mesh.size()))), (mesh.size(),)
+    if isinstance(mesh, dist.DeviceMesh):
+        team = _team_of_mesh(mesh)
+        if team is None:
+            raise _outside(op)
+        return team._replace(op=op), tuple(mesh.shape)
+    raise TypeError(f"[{op}] got {arguments.type_name(mesh)}, expected a DeviceMesh or a process group")
+
+
+def _outside(op: str) -> ValueError:
+    return ValueError(
+        f"[{op}] got a mesh that this process is no part of, expected one that holds rank {dist.get_rank()}"
+    )
+
+
+@functools.lru_cache(64)
+def _team_of_mesh(mesh) -> Team | None:
+    ranks = mesh.mesh.flatten().tolist()
+    if mesh.get_coordinate() is None:
+        return None
+    if mesh.ndim == 1:
+        group = mesh.get_group()
+    elif sorted(ranks) == list(range(dist.get_world_size())):
+        group = dist.group.WORLD
+    else:
+        group = mesh._flatten().get_group()
+    members = tuple(dist.get_group_rank(group, r) for r in ranks)
+    return Team("", group.group_name, ranks.index(dist.get_rank()), members)
