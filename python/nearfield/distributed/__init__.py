@@ -15,5 +15,15 @@ from ._team import PeerError, set_timeout
 from .dense import attention
 from .neighborhood import neighborhood_attention
 from .plan import ShardPlan
+from .sharding import shard, sum_gradients, unshard
 
-__all__ = ["PeerError", "ShardPlan", "attention", "neighborhood_attention", "set_timeout"]
+__all__ = [
+    "PeerError",
+    "ShardPlan",
+    "attention",
+    "neighborhood_attention",
+    "set_timeout",
+    "shard",
+    "sum_gradients",
+    "unshard",
+]

@@ -24,7 +24,7 @@ _INPUTS = 6  # query, key, value, additional keys and values, bias
 
 
 @functools.lru_cache(256)
-def _read(spec: str) -> tuple[Team, dict]:
+def read(spec: str) -> tuple[Team, dict]:
     given = json.loads(spec)
     team = Team(given.pop("op"), given.pop("group"), given.pop("rank"), tuple(given.pop("members")))
     return team, given
@@ -48,11 +48,11 @@ def attend(
     spec: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(out, lse, kept, seed): kept is what the backward pass needs of other ranks; seed is rank 0's."""
-    team, given = _read(spec)
+    team, given = read(spec)
     tensors = (query, key, value, additional_keys, additional_values, bias)
     common, own = described(tensors)
     number = 0 if seed is None else int(seed.item())
-    said, number = agree(team, {**given, **common}, own, number, _device(query))
+    said, number = agree(team, {**given, **common}, own, number, device_of(query))
     call, method, share = resolved(team.op, said, team.rank)
     seed = torch.tensor([number], dtype=torch.int64, device=query.device)
     if method == "ring":
@@ -81,11 +81,11 @@ def attend_backward(
     spec: str,
 ) -> list[Tensor]:
     """The gradients of the six inputs; for absent ones a tensor without entries."""
-    team, given = _read(spec)
+    team, given = read(spec)
     team = team._replace(op=f"{team.op}, backward")
     tensors = (query, key, value, additional_keys, additional_values, bias)
     common, own = described(tensors)
-    said, _ = agree(team, {**given, **common}, own, 0, _device(query))
+    said, _ = agree(team, {**given, **common}, own, 0, device_of(query))
     call, method, share = resolved(team.op, said, team.rank)
     grads = (grad_out, grad_lse)
     if method == "fetch":
@@ -97,7 +97,7 @@ def attend_backward(
     return [query.new_empty(0) if g is None else g.contiguous() for g in results]
 
 
-def _device(tensor):
+def device_of(tensor):
     """Where messages live: None is the host."""
     return tensor.device if tensor.is_cuda else None
 
@@ -151,9 +151,9 @@ attend_backward.register_autograd(_refuse)
 @torch.library.custom_op("nearfield_distributed::sum_of_ranks", mutates_args=())
 def sum_of_ranks(tensor: Tensor, what: str, spec: str) -> Tensor:
     """The sum of a tensor over all ranks, added in rank order; the same bits on every rank."""
-    team, _ = _read(spec)
+    team, _ = read(spec)
     said = [f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"]
-    agree(team, {what: said[0]}, {}, 0, _device(tensor))
+    agree(team, {what: said[0]}, {}, 0, device_of(tensor))
     flat = tensor.contiguous().reshape(-1)
     parts = [flat if r == team.rank else torch.empty_like(flat) for r in range(team.size)]
     others = [r for r in range(team.size) if r != team.rank]

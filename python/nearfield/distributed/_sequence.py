@@ -25,6 +25,8 @@ def parts_of(op: str, name: str, pattern: str, lengths, unit: int) -> tuple[tupl
     if pattern == "contiguous":
         return tuple(((interval,),) for interval in boxes.intervals(lengths))
     ranks, total = len(lengths), sum(lengths)
+    if unit == 0:  # no tokens at all
+        return tuple((((0, 0),), ((0, 0),)) for _ in lengths)
     if total % unit:
         raise ValueError(f"[{op}] got {total} tokens of {name}, expected a multiple of {unit}")
     found = []

@@ -157,7 +157,11 @@ class Attention(nn.Module):
         Args:
             query: `[B, *layout, C]` with 1 to 3 axes.
             key, value: the same; without rotary embedding, their layout may be another than query's.
-            cp_group: a process group of one rank, or None: context parallelism is not there yet.
+            cp_group: None, or a process group (a DeviceMesh of one dimension) whose P ranks share the tokens:
+                the first axis of the layout is cut in 2P slabs as torch.tensor_split does, and rank r passes and
+                gets slabs r and 2P-1-r, one behind the other (`nearfield.distributed.shard` with
+                pattern="zigzag"). rope_spatial_dims is the whole layout. Additional keys are the same on every
+                rank; dropout is that of rank 0's seed, and of the whole sequence.
             return_lse: also return lse `[B, *layout, num_heads]`.
             additional_keys, additional_values: `[B, S, num_kv_heads, head_dim]`, seen by every query, causal
                 or not, in the same softmax. They are taken as they are: without position, not normalised.
@@ -172,14 +176,18 @@ class Attention(nn.Module):
                 f"[{_NAME}] got cp_group of type {arguments.type_name(cp_group)}, expected a process group "
                 "or None"
             )
-        if cp_group is not None and ranks > 1:
-            raise ValueError(
-                f"[{_NAME}] got a cp_group of {ranks} ranks, expected one rank or None; context "
-                "parallelism is not there yet"
-            )
+        inputs = (query, key, value, additional_keys, additional_values, return_lse)
+        if cp_group is None or ranks == 1:
+            return self._forward(*inputs)
+        from ..distributed import _modules  # torch may be built without it
+
+        return _modules.forward_of_ranks(self, cp_group, inputs)
+
+    def _forward(self, query, key, value, additional_keys, additional_values, return_lse, ranks=None):
+        """ranks: None, or what `distributed` gives to attend over the tokens of all ranks."""
         heads = {"query": self.num_heads, "key": self.num_kv_heads, "value": self.num_kv_heads}
         for (name, n), x in zip(heads.items(), (query, key, value), strict=True):
-            self._check_input(name, x, n * self.head_dim)
+            self._check_input(name, x, n * self.head_dim, ranks)
         if key.shape[:-1] != value.shape[:-1]:
             raise ValueError(
                 f"[{_NAME}] got key {tuple(key.shape)} and value {tuple(value.shape)}, expected one layout"
@@ -190,13 +198,14 @@ class Attention(nn.Module):
             for x, n in zip((query, key, value), heads.values(), strict=True)
         )
         if self.use_rope:
-            query, key = self._rotate(query), self._rotate(key)
+            query, key = self._rotate(query, ranks), self._rotate(key, ranks)
         if self.apply_qk_norm:
             query, key = _unit(query), _unit(key)
         more = {"additional_keys": additional_keys, "additional_values": additional_values}
         for name, x in more.items():
             arguments.check_tensor(_NAME, name, x, optional=True)
-        out, lse = attend_dense(
+        attend = attend_dense if ranks is None else ranks.attend
+        out, lse = attend(
             (*(x.flatten(1, -3) for x in (query, key, value)), *more.values()),
             CausalType.TopLeft if self.is_causal else None,
             scale=1.0 if self.apply_qk_norm else self.scale,
@@ -208,13 +217,16 @@ class Attention(nn.Module):
             return out, lse.reshape(*shape[:-1], self.num_heads)
         return out
 
-    def _rotate(self, x):
+    def _rotate(self, x, ranks):
         tables = self._tables()
         if x.dtype == torch.float64 and tables[0][0].dtype != torch.float64:
             tables = self._make_tables(x.dtype, x.device)  # a float64 input of a module that is not
+        if ranks is not None:  # the positions of this rank's slabs
+            rows = ranks.rows(self.rope_spatial_dims[0]).to(tables[0][0].device)
+            tables = (tuple(t[rows] for t in tables[0]), *tables[1:])
         return rotate(x, tables)
 
-    def _check_input(self, name: str, x, channels: int) -> None:
+    def _check_input(self, name: str, x, channels: int, ranks) -> None:
         arguments.check_tensor(_NAME, name, x)
         axes = (self._rope_ndim,) if self.use_rope else tuple(_AXES)
         if x.dim() - 2 not in axes:
@@ -226,9 +238,15 @@ class Attention(nn.Module):
             raise ValueError(
                 f"[{_NAME}] got {name} of shape {tuple(x.shape)}, expected {channels} channels, the last axis"
             )
-        if self.use_rope and tuple(x.shape[1:-1]) != self.rope_spatial_dims:
+        if not self.use_rope:
+            return
+        layout = self.rope_spatial_dims
+        if ranks is not None:
+            layout = (len(ranks.rows(layout[0])), *layout[1:])
+        if tuple(x.shape[1:-1]) != layout:
+            of_rank = "" if ranks is None else f", this rank's slabs of {self.rope_spatial_dims}"
             raise ValueError(
-                f"[{_NAME}] got {name} of layout {tuple(x.shape[1:-1])}, expected {self.rope_spatial_dims}; "
+                f"[{_NAME}] got {name} of layout {tuple(x.shape[1:-1])}, expected {layout}{of_rank}; "
                 "that is rope_spatial_dims: make a module for each layout, they hold no parameters"
             )
 

@@ -40,6 +40,8 @@ class _NeighborhoodAttention(nn.Module):
         attn_drop=0.0,
         rel_pos_bias=False,
         backend=None,
+        mesh=None,
+        shard_dims=None,
         device=None,
         dtype=None,
     ):
@@ -64,6 +66,11 @@ class _NeighborhoodAttention(nn.Module):
         arguments.backend_number(op, backend)
         self.backend = backend
         self._check_window()
+        self._ranks = None
+        if mesh is not None or shard_dims is not None:
+            from ..distributed import _modules  # torch may be built without it
+
+            self._ranks = _modules.Mesh(op, mesh, shard_dims, rank)
 
         factory = {"device": device, "dtype": dtype}
         width = (self.num_heads + 2 * self.num_kv_heads) * self.head_dim
@@ -112,18 +119,18 @@ class _NeighborhoodAttention(nn.Module):
         Returns:
             `[B, *layout, embed_dim]`, or that and lse.
         """
-        arguments.check_tensor(self._name, "x", x)
-        if x.dim() != self.na_dim + 2 or x.shape[-1] != self.embed_dim:
-            raise ValueError(
-                f"[{self._name}] got x of shape {tuple(x.shape)}, expected [B, *layout, {self.embed_dim}] "
-                f"of rank {self.na_dim + 2}"
-            )
+        if self._ranks is not None:
+            with self._ranks.telling():
+                self._check_input(x)
+        else:
+            self._check_input(x)
         heads, kv_heads, dim = self.num_heads, self.num_kv_heads, self.head_dim
         parts = self.qkv(x).split((heads * dim, kv_heads * dim, kv_heads * dim), -1)
         query, key, value = (
             part.unflatten(-1, (n, dim)) for part, n in zip(parts, (heads, kv_heads, kv_heads), strict=True)
         )
-        out = _FUNCTIONS[self.na_dim - 1](
+        attend = _FUNCTIONS[self.na_dim - 1] if self._ranks is None else self._ranks.attend
+        out = attend(
             query,
             key,
             value,
@@ -143,6 +150,14 @@ class _NeighborhoodAttention(nn.Module):
         out = self.proj_drop(self.proj(out.flatten(-2)))
         return (out, lse) if return_lse else out
 
+    def _check_input(self, x) -> None:
+        arguments.check_tensor(self._name, "x", x)
+        if x.dim() != self.na_dim + 2 or x.shape[-1] != self.embed_dim:
+            raise ValueError(
+                f"[{self._name}] got x of shape {tuple(x.shape)}, expected [B, *layout, {self.embed_dim}] "
+                f"of rank {self.na_dim + 2}"
+            )
+
     def extra_repr(self) -> str:
         text = (
             f"head_dim={self.head_dim}, num_heads={self.num_heads}, kernel_size={self.kernel_size}, "
@@ -154,6 +169,8 @@ class _NeighborhoodAttention(nn.Module):
             text += f", attn_drop={self.attn_drop}"
         if self.rpb is not None:
             text += ", rel_pos_bias=True"
+        if self._ranks is not None:
+            text += f", {self._ranks}"
         return text + (f", backend={self.backend!r}" if self.backend else "")
 
 
@@ -178,6 +195,9 @@ class NeighborhoodAttention1D(_NeighborhoodAttention):
         attn_drop: dropout on the attention weights while training, 0 <= attn_drop < 1.
         rel_pos_bias: learn a bias per head and window offset, `rpb [H, 2 * kernel_size - 1]`.
         backend: as for `na1d`.
+        mesh, shard_dims: the ranks that share the tokens, as for `nearfield.distributed.neighborhood_attention`:
+            inputs and outputs are then slabs. Gradients of all parameters are this rank's part:
+            `nearfield.distributed.sum_gradients` adds them up.
         device, dtype: of the parameters.
 
     Raises:
