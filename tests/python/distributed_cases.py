@@ -282,3 +282,296 @@ def sequences(rank, seed, count, sizes, dtype):
     generator = random.Random(seed)
     for _ in range(count):
         sequence(rank, random_sequence(generator, sizes), dtype)
+
+
+# ---- modules
+
+
+def modules(rank):
+    """`Attention` with a cp_group and the neighborhood modules on a mesh, beside themselves on one process."""
+    prepare(rank)
+    for size in (1, 2, 3, 4):
+        if rank < size:
+            for seed in range(4):
+                attention_module(rank, size, seed)
+    for shape, dims in (((2,), (0,)), ((4,), (1,)), ((2, 2), (1, 0))):
+        if mesh_of(*shape).get_coordinate() is not None:
+            neighborhood_module(mesh_of(*shape), dims)
+
+
+def attention_module(rank, size, seed, kind=nf.Attention):
+    generator = random.Random(seed)
+    layout = tuple(generator.randint(2, 5) for _ in range(generator.randint(1, 3)))
+    layout = (generator.randint(1, 19), *layout[1:])
+    rope = generator.random() < 0.7
+    more = {} if kind is not nf.Attention else dict(num_kv_heads=generator.choice((1, 2)))
+    width = 12 * len(layout)
+    module = kind(
+        2 * width,
+        2,
+        generator.random() < 0.5,
+        rope,
+        generator.random() < 0.5,
+        generator.choice((0.0, 0.4)),
+        rope_spatial_dims=layout if rope else None,
+        **more,
+    ).double()
+    channels = [2 * width, *[getattr(module, "num_kv_heads", 2) * width] * 2]
+    inputs = [normal((2, *layout, c), i, torch.float64) for i, c in enumerate(channels)]
+    extra = [normal((2, 3, module.num_kv_heads, width), 9 + i, torch.float64) for i in range(2)]
+    group, slabs = group_of(size), torch.arange(layout[0]).tensor_split(2 * size)
+    mine = torch.cat((slabs[rank], slabs[2 * size - 1 - rank]))
+
+    def call(*tensors, cp_group=None, number=5):
+        with seeded(number):
+            names = ("additional_keys", "additional_values")
+            extra = dict(zip(names, tensors[3:], strict=True))
+            return module(*tensors[:3], cp_group, return_lse=True, **extra)
+
+    def part(x, i):
+        return x if i is not None and i > 2 else x[:, mine]
+
+    local = functools.partial(call, cp_group=group, number=5 + rank)
+    compare(f"{module} of {layout} on {size}", [*inputs, *extra], call, local, part, torch.float64)
+
+
+def neighborhood_module(mesh, dims):
+    torch.manual_seed(0)
+    more = dict(num_kv_heads=2, rel_pos_bias=True, attn_drop=0.2, dtype=torch.float64)
+    alone = nf.NeighborhoodAttention2D(16, 4, (3, 5), **more)
+    module = nf.NeighborhoodAttention2D(16, 4, (3, 5), **more, mesh=mesh, shard_dims=dims)
+    module.load_state_dict(alone.state_dict())
+    x = normal((2, 8, 10, 16), 0, torch.float64)
+    whole = x.clone().requires_grad_()
+    with seeded(3):
+        expected = alone(whole)
+    upstream = normal(expected.shape, 1, torch.float64)
+    expected.backward(upstream)
+    slab = nd.shard(x, mesh, dims).clone().requires_grad_()
+    with seeded(3 + dist.get_rank()):
+        out = module(slab)
+    out.backward(nd.shard(upstream, mesh, dims))
+    nd.sum_gradients(module.parameters(), mesh)
+    close(out, nd.shard(expected, mesh, dims), torch.float64, "out")
+    close(slab.grad, nd.shard(whole.grad, mesh, dims), torch.float64, "dx")
+    for name, p in alone.named_parameters():
+        close(module.get_parameter(name).grad, p.grad, torch.float64, name)
+
+
+def compat_module(rank):
+    from nearfield.compat.nvsubquadratic import Attention
+
+    prepare(rank)
+    for size in (2, 3):
+        if rank < size:
+            for seed in range(3):
+                attention_module(rank, size, seed, Attention)
+
+
+# ---- shard, unshard, halo, sums
+
+
+def sharding(rank):
+    prepare(rank)
+    for shape, dims, layout in (((2,), (0,), (7, 3)), ((3,), (1,), (2, 8)), ((2, 2), (1, 0), (5, 6))):
+        mesh = mesh_of(*shape)
+        if mesh.get_coordinate() is None:
+            continue
+        whole = normal((2, *layout, 3), 0, torch.float64).requires_grad_()
+        slab = nd.shard(whole, mesh, dims)
+        again = nd.unshard(slab, mesh, dims)
+        assert torch.equal(again, whole) and slab.shape[0] == 2
+        weight = normal(whole.shape, 1, torch.float64)
+        (gradient,) = torch.autograd.grad((again * weight).sum(), whole)
+        assert torch.equal(gradient, weight)
+        (gradient,) = torch.autograd.grad((nd.unshard(slab, mesh, dims) * weight).sum(), slab)
+        assert torch.equal(gradient, nd.shard(weight, mesh, dims))
+    if rank < 3:
+        group = group_of(3)
+        whole = normal((2, 13, 2), 0, torch.float32)
+        zigzag = nd.shard(whole, group, pattern="zigzag")
+        slabs = whole.tensor_split(6, 1)
+        assert torch.equal(zigzag, torch.cat((slabs[rank], slabs[5 - rank]), 1))
+        assert torch.equal(nd.unshard(zigzag, group, pattern="zigzag"), whole)
+        uneven = nd.shard(whole, group, sizes=[(0, 12, 1)])
+        assert torch.equal(nd.unshard(uneven, group), whole)
+        p = torch.nn.Parameter(torch.zeros(3))
+        p.grad = None if rank == 1 else torch.full((3,), 2.0**rank)
+        nd.sum_gradients([p], group)
+        assert p.grad.tolist() == [5.0] * 3
+
+
+def halos(rank):
+    """A convolution over slabs with their halos is the convolution of the whole, with its gradients."""
+    prepare(rank)
+    cuts = (((2,), (0,), [(5, 4)]), ((4,), (1,), [(1, 6, 1, 1)]), ((2, 2), (1, 0), [(4, 5), (3, 6)]))
+    for shape, dims, sizes in cuts:
+        mesh = mesh_of(*shape)
+        if mesh.get_coordinate() is None:
+            continue
+        for kernel in (3, 7):
+            weight = normal((2, 3, kernel, kernel), 5, torch.float64)
+            whole = normal((2, 9, 9, 3), 0, torch.float64).requires_grad_()
+
+            def convolve(x, padding):
+                moved = torch.nn.functional.conv2d(x.permute(0, 3, 1, 2), weight, padding=padding)
+                return moved.permute(0, 2, 3, 1)
+
+            expected = convolve(whole, kernel // 2)
+            upstream = normal(expected.shape, 1, torch.float64)
+            (gradient,) = torch.autograd.grad(expected, whole, upstream)
+            slab = nd.shard(whole.detach(), mesh, dims, sizes=sizes).clone().requires_grad_()
+            padding = tuple(0 if axis in dims else kernel // 2 for axis in (0, 1))
+            out = convolve(nd.halo(slab, kernel // 2, mesh, dims), padding)
+            close(out, nd.shard(expected, mesh, dims, sizes=sizes), torch.float64, "convolution")
+            (mine,) = torch.autograd.grad(out, slab, nd.shard(upstream, mesh, dims, sizes=sizes))
+            close(mine, nd.shard(gradient, mesh, dims, sizes=sizes), torch.float64, "its gradient")
+
+
+# ---- compiled
+
+
+def compiled(rank):
+    """fullgraph=True, forward and backward, of functions and modules."""
+    if rank >= 2:
+        return prepare(rank)
+    prepare(rank)
+    mesh, group = mesh_of(2), group_of(2)
+    slab = [
+        normal((1, 4 + rank, 5, h, 4), i, torch.float32).requires_grad_() for i, h in enumerate((2, 1, 1))
+    ]
+    more = [normal((1, 2, 1, 4), 7 + i, torch.float32).requires_grad_() for i in range(2)]
+    attention = nf.Attention(16, 2, True, True, rope_spatial_dims=(6, 2))
+    layer = nf.NeighborhoodAttention2D(16, 2, (3, 2), rel_pos_bias=True, mesh=mesh)
+
+    def neighborhood(q, k, v, ak, av):
+        fixed = dict(additional_keys=ak, additional_values=av, return_lse=True, mesh=mesh, shard_dims=(0,))
+        return nd.neighborhood_attention(q * 2, k, v, 3, **fixed)
+
+    def dense(q, k, v, ak, av):
+        flat = (x.flatten(1, 2) for x in (q, k, v))
+        return (nd.attention(*flat, additional_keys=ak, additional_values=av, group=mesh, method="ring"),)
+
+    def modules(q, k, v, ak, av):
+        x = q[:, :3, :2, 0].repeat(1, 1, 1, 4)
+        return (layer(attention(x, x, x, group)),)
+
+    for function in (neighborhood, dense, modules):
+        torch._dynamo.reset()
+        outputs = torch.compile(function, fullgraph=True, backend="aot_eager")(*slab, *more)
+        expected = function(*slab, *more)
+        leaves = [*slab, *more] if function is not modules else slab[:1]
+        for results in zip(outputs, expected, strict=True):
+            torch.testing.assert_close(*results)
+        for results in zip(
+            *(torch.autograd.grad([o.sum() for o in out], leaves) for out in (outputs, expected)), strict=True
+        ):
+            torch.testing.assert_close(*results)
+
+
+# ---- errors
+
+
+def refused(rank, size, change, odd):
+    """The text of the error that every rank must raise when rank `odd` makes another call; the group is then
+    as good as new."""
+    prepare(rank)
+    if rank >= size:
+        return None
+    mesh, call = mesh_of(size), _call_of(size)
+    call(mesh)
+    try:
+        call(mesh, **(change if rank == odd else {}))
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+    else:
+        text = None
+    call(mesh)
+    return text
+
+
+def _call_of(size):
+    def call(mesh, function=nd.neighborhood_attention, **change):
+        dtype = change.pop("dtype", torch.float32)
+        shape = change.pop("shape", (1, 4, 6, 2, 8))
+        more = change.pop("additional", 2)
+        q = change.pop("query", torch.ones(shape, dtype=dtype))
+        kv = torch.ones(change.pop("key_shape", shape), dtype=dtype)
+        extra = torch.ones(shape[0], more, 2, 8, dtype=dtype)
+        if change.pop("gradient", False):
+            kv.requires_grad_()
+        fixed = dict(
+            kernel_size=3, additional_keys=extra, additional_values=extra, mesh=mesh, shard_dims=(0,)
+        )
+        fixed.update(change)
+        if function is nd.attention:
+            return function(q.flatten(1, 2), kv.flatten(1, 2), kv.flatten(1, 2), group=mesh)
+        return function(q, kv, kv, **fixed)
+
+    return lambda mesh, **change: call(mesh, **change)
+
+
+def other_function(rank):
+    prepare(rank)
+    try:
+        _call_of(4)(mesh_of(4), function=nd.attention if rank == 2 else nd.neighborhood_attention)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def wrong_mesh(rank):
+    """Refused by every rank alone: nothing is sent."""
+    import pytest
+
+    prepare(rank)
+    call = _call_of(4)
+    for error, mesh in ((TypeError, None), (TypeError, "mesh")):
+        with pytest.raises(error, match=r"^\[neighborhood_attention\] got .*expected"):
+            call(mesh)
+    if rank >= 2:
+        with pytest.raises(ValueError, match="no part of"):
+            call(mesh_of(2))
+    with pytest.raises(ValueError, match="expected one axis for each"):
+        call(mesh_of(4), shard_dims=(0, 1))
+    with pytest.raises(NotImplementedError, match="torch.func"):
+        torch.func.vmap(lambda x: call(mesh_of(4), query=x))(torch.ones(2, 1, 4, 6, 2, 8))
+    q = torch.ones(1, 4, 6, 2, 8, requires_grad=True)
+    out = call(mesh_of(4), query=q)
+    (gradient,) = torch.autograd.grad(out.sum(), q, create_graph=True)
+    if gradient.requires_grad:
+        with pytest.raises(NotImplementedError, match="second"):
+            gradient.sum().backward()
+
+
+def lost(rank, how, odd, seconds):
+    """One rank goes away in the middle; what the others say, and after how long."""
+    import os
+    import time
+
+    from nearfield.distributed import _team
+
+    nd.set_timeout(seconds)
+    call = _call_of(dist.get_world_size())
+    mesh = mesh_of(dist.get_world_size())
+    call(mesh)
+    if rank == odd and how == "dies":
+        os._exit(7)
+    if rank == odd and how == "hangs":
+        time.sleep(6 * seconds)
+        return None
+    if rank == odd:  # dies between the agreement and its keys
+        exchange = _team.Team.exchange
+
+        def leave(team, what, *messages):
+            if what != "arguments":
+                os._exit(7)
+            return exchange(team, what, *messages)
+
+        _team.Team.exchange = leave
+    begin = time.monotonic()
+    try:
+        call(mesh)
+        call(mesh)
+    except nd.PeerError as error:
+        return str(error), time.monotonic() - begin
+    return "no error", time.monotonic() - begin

@@ -24,11 +24,11 @@ context.set_forkserver_preload(["torch.distributed", "nearfield.distributed"])
 
 
 class RankFailed(AssertionError):
-    """What went wrong on which rank; died: the numbers of ranks that are gone."""
+    """What went wrong on which rank; died: the numbers of ranks that are gone; results: of the others."""
 
-    def __init__(self, text, died=()):
+    def __init__(self, text, died=(), results=()):
         super().__init__(text)
-        self.died = died
+        self.died, self.results = died, results
 
 
 def _serve(rank, size, port, pipe):
@@ -81,9 +81,11 @@ class Ranks:
         results, missing = [None] * self.size, dict(zip(self._pipes, range(self.size), strict=True))
         failures, died = [], []
         while missing:
-            ready = wait(list(missing), self.timeout)
+            # The others of a rank that failed may wait for it: no longer than a failure takes to be told.
+            ready = wait(list(missing), 10 if failures or died else self.timeout)
             if not ready:
-                raise RankFailed(f"{what}: ranks {sorted(missing.values())} do not answer", ())
+                failures.append(f"---- ranks {sorted(missing.values())} do not answer")
+                break
             for pipe in ready:
                 rank = missing.pop(pipe)
                 try:
@@ -94,7 +96,7 @@ class Ranks:
                 if not right:
                     failures.append(f"---- rank {rank}\n{results[rank]}")
         if failures or died:
-            raise RankFailed(f"{what}; died: {died}\n" + "\n".join(failures), tuple(died))
+            raise RankFailed(f"{what}; died: {died}\n" + "\n".join(failures), tuple(died), results)
         return results
 
     def __enter__(self):

@@ -39,3 +39,23 @@ def test_other_dtypes(ranks, dtype):
 def test_long_sweep(ranks, seed):
     ranks.run("distributed_cases.neighborhoods", seed, 60, MESHES, torch.float64)
     ranks.run("distributed_cases.sequences", seed, 60, (2, 3, 4), torch.float64)
+
+
+def test_modules(ranks):
+    ranks.run("distributed_cases.modules")
+
+
+def test_compat_module(ranks):
+    ranks.run("distributed_cases.compat_module")
+
+
+def test_shard_and_unshard(ranks):
+    ranks.run("distributed_cases.sharding")
+
+
+def test_halo(ranks):
+    ranks.run("distributed_cases.halos")
+
+
+def test_compiled_in_one_graph(ranks):
+    ranks.run("distributed_cases.compiled")

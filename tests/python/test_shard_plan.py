@@ -142,7 +142,9 @@ def test_inner_queries_with_dilation():
         mask = grid_mask((extent,), (window,), (stride,), (dilation,), (causal,))
         text = f"na:fwd:f32:b1h1kv1d1:{extent}:k{window}:s{stride}:d{dilation}:c{int(causal)}"
         for begin, end in itertools.combinations(range(extent + 1), 2):
-            inside = [set(mask[q].nonzero().flatten().tolist()) <= set(range(begin, end)) for q in range(extent)]
+            inside = [
+                set(mask[q].nonzero().flatten().tolist()) <= set(range(begin, end)) for q in range(extent)
+            ]
             ((low, high),) = _core.inner_queries(text, [(begin, end)], [(begin, end)])
             assert low >= high or (begin <= low and high <= end and all(inside[low:high])), text
             if dilation == 1 and low < high:

@@ -13,6 +13,7 @@ sent: `ShardPlan`. Runs on gloo and NCCL, launched by torchrun or anything else 
 
 from ._team import PeerError, set_timeout
 from .dense import attention
+from .halo import halo
 from .neighborhood import neighborhood_attention
 from .plan import ShardPlan
 from .sharding import shard, sum_gradients, unshard
@@ -21,6 +22,7 @@ __all__ = [
     "PeerError",
     "ShardPlan",
     "attention",
+    "halo",
     "neighborhood_attention",
     "set_timeout",
     "shard",

@@ -89,9 +89,7 @@ def _from_all(team: Team, message) -> list[bytes]:
     else:
         others = [place for place in range(team.size) if place != team.rank]
         heard[team.rank] = message
-        team.exchange(
-            "arguments", [(p, message) for p in others], [(p, heard[p]) for p in others]
-        ).wait()
+        team.exchange("arguments", [(p, message) for p in others], [(p, heard[p]) for p in others]).wait()
     words = heard.cpu().numpy()
     return [row.tobytes() for row in words]
 
@@ -144,5 +142,3 @@ def check_no_transforms(op: str) -> None:
             f"[{op}] got a call under torch.func or forward-mode AD, expected plain code or backward(); "
             "sharded calls have no rule for it"
         )
-
-

@@ -78,7 +78,10 @@ def _to_heads(team: Team, tensors, sides):
         team,
         [[x.chunk(team.size, 2)[peer] for x in tensors] for peer in range(team.size)],
         [
-            [(x.shape[0], _tokens(side, peer), x.shape[2] // team.size, x.shape[3]) for x, side in _zip(tensors, sides)]
+            [
+                (x.shape[0], _tokens(side, peer), x.shape[2] // team.size, x.shape[3])
+                for x, side in _zip(tensors, sides)
+            ]
             for peer in range(team.size)
         ],
     )

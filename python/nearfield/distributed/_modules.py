@@ -32,9 +32,7 @@ class Mesh:
     def attend(self, query, key, value, kernel_size, stride, dilation, is_causal, *, bias, **more):
         tensors = (query, key, value, more.pop("additional_keys"), more.pop("additional_values"), bias)
         window = dict(kernel_size=kernel_size, stride=stride, dilation=dilation, is_causal=is_causal)
-        return attend_neighborhood(
-            self._op, tensors, window, self._mesh, self._dims, **more, sum_bias=False
-        )
+        return attend_neighborhood(self._op, tensors, window, self._mesh, self._dims, **more, sum_bias=False)
 
     def __deepcopy__(self, memo):
         return self

@@ -33,7 +33,18 @@ def read(spec: str) -> tuple[Team, dict]:
 def written(team: Team, **given) -> str:
     """The text that describes a call, the same on every rank but for `rank`."""
     words = {"op": team.op, "group": team.name, "rank": team.rank, "members": team.members, **given}
-    return json.dumps(words)
+    return "{" + ",".join([f'"{name}":{_json(x)}' for name, x in words.items()]) + "}"
+
+
+def _json(x) -> str:
+    """As json.dumps, which compilation cannot trace; texts need no escapes."""
+    if x is None or isinstance(x, bool):
+        return {None: "null", True: "true", False: "false"}[x]
+    if isinstance(x, str):
+        return f'"{x}"'
+    if isinstance(x, (tuple, list)):
+        return "[" + ",".join([_json(y) for y in x]) + "]"
+    return str(x).replace("inf", "Infinity").replace("nan", "NaN")
 
 
 @torch.library.custom_op("nearfield_distributed::attend", mutates_args=())

@@ -66,7 +66,9 @@ class Pieces:
                 at = boxes.slices(box, origin)
                 return key[at], value[at]
         _, key, value = self._pieces[0]
-        taken = tuple(x.new_empty(shape) for x, shape in zip((key, value), shapes(box, key, value), strict=True))
+        taken = tuple(
+            x.new_empty(shape) for x, shape in zip((key, value), shapes(box, key, value), strict=True)
+        )
         for (origin, *tensors), common in self._meeting(box):
             for x, y in zip(taken, tensors, strict=True):
                 x[boxes.slices(common, box)] = y[boxes.slices(common, origin)]

@@ -37,7 +37,9 @@ def described(tensors) -> tuple[dict, dict]:
         sharded = name in _TENSORS[:3] and tensor.dim() >= 4
         shape = tuple(tensor.shape)
         common[name] = f"{str(tensor.dtype).removeprefix('torch.')} {tensor.device.type} " + (
-            f"[{shape[0]}, {tensor.dim() - 3} axes, {shape[-2]}, {shape[-1]}]" if sharded else f"{list(shape)}"
+            f"[{shape[0]}, {tensor.dim() - 3} axes, {shape[-2]}, {shape[-1]}]"
+            if sharded
+            else f"{list(shape)}"
         )
         own[name] = [str(tensor.dtype).removeprefix("torch."), tensor.device.type, list(shape)]
     return common, own
@@ -225,5 +227,3 @@ def _cheapest(key, value, tokens: int) -> str:
     channels = key[2][-1] + value[2][-1]
     total = tokens * key[2][0] * key[2][-2] * channels * itemsize
     return "gather" if total <= GATHER_BYTES else "ring"
-
-

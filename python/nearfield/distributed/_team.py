@@ -96,6 +96,7 @@ class Exchange:
         self._works = []
 
 
+@torch.compiler.assume_constant_result  # a compiled graph is of one mesh
 def team_of(op: str, mesh) -> tuple[Team, tuple[int, ...]]:
     """(Team, shape of the mesh) of a DeviceMesh of 1 to 3 dimensions, or of a process group."""
     if mesh is None or not dist.is_available() or not dist.is_initialized():

@@ -165,9 +165,7 @@ class ShardPlan:
                 keys[axis] = self._needed_keys(axis, queries[axis])
             task = Task(queries, tuple(keys))
             (local if boxes.contains(slab, task.keys) else remote).append(task)
-        return Share(
-            (slab,), (slab,), self._fetched(rank), self._sent(rank), tuple(local), tuple(remote)
-        )
+        return Share((slab,), (slab,), self._fetched(rank), self._sent(rank), tuple(local), tuple(remote))
 
     def _fetched(self, rank: int):
         """Axis by axis the slabs that meet the needed keys; their product are the peers."""

@@ -36,7 +36,7 @@ def shard(tensor, mesh, shard_dims=(0,), *, pattern="contiguous", sizes=None):
     Its backward pass gathers the slabs' gradients: the whole gradient, on every rank.
     """
     op = "shard"
-    team, mesh_shape, dims = _arguments(op, tensor, mesh, shard_dims, pattern)
+    team, mesh_shape, dims = check_slab(op, tensor, mesh, shard_dims, pattern)
     axes = max(dims) + 1
     layout = tuple(tensor.shape[1 : 1 + axes])
     parts = _sizes(op, layout, mesh_shape, dims, pattern, sizes)
@@ -50,7 +50,7 @@ def unshard(slab, mesh, shard_dims=(0,), *, pattern="contiguous"):
     """The whole tensor from every rank's slab, on every rank; the opposite of `shard`, for slabs of any
     extents. Its backward pass takes this rank's part of the gradient, which is the same on all ranks."""
     op = "unshard"
-    team, mesh_shape, dims = _arguments(op, slab, mesh, shard_dims, pattern)
+    team, mesh_shape, dims = check_slab(op, slab, mesh, shard_dims, pattern)
     spec = operators.written(team, mesh_shape=mesh_shape, shard_dims=dims, pattern=pattern)
     return gather_slabs(slab, spec)[0] if team.size > 1 else slab
 
@@ -73,7 +73,7 @@ def sum_gradients(parameters, mesh) -> None:
 # ---- arguments
 
 
-def _arguments(op: str, tensor, mesh, shard_dims, pattern):
+def check_slab(op: str, tensor, mesh, shard_dims, pattern):
     team, mesh_shape = team_of(op, mesh)
     arguments.check_tensor(op, "tensor", tensor)
     dims = check_shard_dims(op, shard_dims, len(mesh_shape), tensor.dim() - 1)
@@ -119,7 +119,7 @@ def gather_slabs(slab: Tensor, spec: str) -> tuple[Tensor, Tensor]:
     common = {"dtype": str(slab.dtype), "rank of the tensor": slab.dim(), "batch": slab.shape[0], **given}
     said, _ = agree(team, common, {"shape": list(slab.shape)}, 0, operators.device_of(slab))
     shapes = [tuple(own["shape"]) for _, own in said_by(said)]
-    held = _held_by(team.op, given, shapes)
+    held = held_by(team.op, given, shapes)
     layout = tuple(max(box[a][1] for part in held for box in part) for a in range(len(held[0][0])))
     axes = len(layout)
     whole = slab.new_empty(slab.shape[0], *layout, *slab.shape[1 + axes :])
@@ -135,7 +135,7 @@ def gather_slabs(slab: Tensor, spec: str) -> tuple[Tensor, Tensor]:
     return whole, torch.tensor(held[team.rank]).reshape(-1, axes, 2)
 
 
-def _held_by(op: str, given, shapes):
+def held_by(op: str, given, shapes):
     """The boxes of every rank, from the shapes of the slabs."""
     mesh, dims, pattern = tuple(given["mesh_shape"]), tuple(given["shard_dims"]), given["pattern"]
     axes, layout, sizes = max(dims) + 1, list(shapes[0][1 : max(dims) + 2]), []

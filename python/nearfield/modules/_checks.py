@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from .. import _arguments as arguments
 
 
@@ -33,3 +35,17 @@ def probability(op: str, name: str, value) -> float:
     if not 0 <= value < 1:
         raise ValueError(f"[{op}] got {name} {value}, expected 0 <= {name} < 1")
     return value
+
+
+@torch.compiler.assume_constant_result  # compilation does not see into groups
+def group_size(op: str, group) -> int:
+    """Ranks of a process group; 1 for None."""
+    if group is None:
+        return 1
+    size = getattr(group, "size", None)
+    ranks = size() if callable(size) else None
+    if not arguments.is_int(ranks):
+        raise TypeError(
+            f"[{op}] got cp_group of type {arguments.type_name(group)}, expected a process group or None"
+        )
+    return ranks

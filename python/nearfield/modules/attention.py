@@ -169,15 +169,8 @@ class Attention(nn.Module):
         Returns:
             `[B, *layout, C]` with query's layout, or that and lse.
         """
-        size = getattr(cp_group, "size", None)
-        ranks = size() if callable(size) else None
-        if cp_group is not None and not arguments.is_int(ranks):
-            raise TypeError(
-                f"[{_NAME}] got cp_group of type {arguments.type_name(cp_group)}, expected a process group "
-                "or None"
-            )
         inputs = (query, key, value, additional_keys, additional_values, return_lse)
-        if cp_group is None or ranks == 1:
+        if checks.group_size(_NAME, cp_group) == 1:
             return self._forward(*inputs)
         from ..distributed import _modules  # torch may be built without it
 

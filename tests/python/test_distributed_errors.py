@@ -1,0 +1,119 @@
+# Copyright 2026 The nearfield authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Ranks that disagree, die or hang: an error on every rank within a bounded time, which names the rank."""
+
+import re
+
+import pytest
+import torch
+from ranks import RankFailed, Ranks
+
+torch.distributed.is_available() or pytest.skip("torch without torch.distributed", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def ranks():
+    with Ranks(4) as ranks:
+        yield ranks
+
+
+CHANGES = [
+    (dict(kernel_size=5), r"got kernel_size \[5, 5\] on rank 1, expected \[3, 3\]"),
+    (dict(stride=2), r"got stride \[2, 2\] on rank 1"),
+    (dict(dilation=(1, 2)), r"got dilation \[1, 2\] on rank 1"),
+    (dict(is_causal=True), r"got is_causal \[True, True\] on rank 1, expected \[False, False\]"),
+    (dict(scale=0.5), r"got scale 0.5 on rank 1, expected None"),
+    (dict(dropout_p=0.5), r"got dropout_p 0.5 on rank 1, expected 0.0"),
+    (dict(backend="reference"), r"got backend .* on rank 1"),
+    (dict(shard_dims=(1,)), r"got shard_dims \[1\] on rank 1, expected \[0\]"),
+    (dict(layout=(8, 6)), r"got layout \[8, 6\] on rank 1, expected None"),
+    (dict(dtype=torch.float64), r"got query float64 .* on rank 1, expected float32"),
+    (dict(shape=(2, 4, 6, 2, 8)), r"got query .*\[2, 2 axes, 2, 8\] on rank 1, expected .*\[1, 2 axes"),
+    (dict(shape=(1, 4, 6, 4, 8)), r"got query .* on rank 1"),
+    (dict(shape=(1, 4, 5, 2, 8)), r"got a slab of 5 tokens along axis 1 on rank 1, expected 6, as on rank 0"),
+    (
+        dict(key_shape=(1, 3, 6, 2, 8)),
+        r"got a query of layout \(4, 6\) and a key of layout \(3, 6\) on rank 1",
+    ),
+    (
+        dict(additional=5),
+        r"got additional_keys float32 cpu \[1, 5, 2, 8\] on rank 1, expected .*\[1, 2, 2, 8\]",
+    ),
+    (dict(gradient=True), r"got gradients \[.*True.*\] on rank 1"),
+    # What one rank refuses before it can say what it was called with.
+    (dict(query=[1.0]), r"got query of type list|got an error on rank 1, expected none; there: .*type list"),
+    (dict(kernel_size=2.5), r"kernel_size of type float"),
+    (dict(backend="cpus"), r"'cpus'"),
+    (dict(shard_dims=(0, 1)), r"for a mesh of 1 dimensions"),
+]
+
+
+@pytest.mark.parametrize("change, pattern", CHANGES, ids=[str(list(c)[0]) for c, _ in CHANGES])
+@pytest.mark.parametrize("size", [3])
+def test_every_rank_says_what_differs(ranks, change, pattern, size):
+    said = ranks.run("distributed_cases.refused", size, change, 1)
+    for text in said[:size]:
+        assert text and re.search(pattern, text), text
+        assert re.match(r"(ValueError|TypeError): \[neighborhood_attention\] got ", text), text
+    shared = {text for rank, text in enumerate(said[:size]) if rank != 1}
+    assert len(shared) == 1
+
+
+def test_two_ranks_disagree(ranks):
+    """No majority: the first rank counts."""
+    said = ranks.run("distributed_cases.refused", 2, dict(stride=2), 0)
+    assert said[0] == said[1] and "got stride [1, 1] on rank 1, expected [2, 2], that of rank 0" in said[0]
+
+
+def test_windows_that_do_not_fit_are_refused_by_all(ranks):
+    for size in (2, 4):
+        said = ranks.run("distributed_cases.refused", size, dict(key_shape=(1, 4, 6, 2, 7)), 0)
+        assert len(set(said[:size])) == 1 and "ValueError: [neighborhood_attention] got key" in said[0]
+
+
+def test_different_functions(ranks):
+    said = ranks.run("distributed_cases.other_function")
+    assert len({s.partition(" got ")[2] for s in said}) == 1
+    assert all("got op attention on rank 2, expected neighborhood_attention" in text for text in said)
+
+
+def test_wrong_meshes_and_transforms(ranks):
+    ranks.run("distributed_cases.wrong_mesh")
+
+
+@pytest.mark.parametrize("how", ["dies", "dies with its keys"])
+def test_a_rank_that_dies(how):
+    """At once: the connection is closed."""
+    with Ranks(3) as ranks:
+        with pytest.raises(RankFailed) as failure:
+            ranks.run("distributed_cases.lost", how, 1, 20.0)
+        assert failure.value.died == (1,), failure.value
+        results = failure.value.results
+    for rank in (0, 2):
+        text, seconds = results[rank]
+        assert text.startswith("[neighborhood_attention] got no ") and f"on rank {rank} " in text, text
+        assert seconds < 20
+    assert any("rank 1 on rank" in results[rank][0] for rank in (0, 2))
+
+
+def test_a_rank_that_hangs():
+    """After the time that set_timeout gave."""
+    with Ranks(3) as ranks:
+        results = ranks.run("distributed_cases.lost", "hangs", 1, 2.0)
+    for rank in (0, 2):
+        text, seconds = results[rank]
+        assert f"got no answer from rank 1 on rank {rank} (arguments), expected one within 2 s" in text, text
+        assert 1.9 < seconds < 10
+
+
+def test_timeouts_are_numbers():
+    from nearfield import distributed as nd
+
+    before = nd.set_timeout(5)
+    assert nd.set_timeout(before) == 5.0
+    for wrong in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=r"^\[set_timeout\] got "):
+            nd.set_timeout(wrong)
+    with pytest.raises(TypeError):
+        nd.set_timeout("soon")
+    assert nd.set_timeout(before) == before
