@@ -69,7 +69,7 @@ def warped(pictures, generator):
     return F.grid_sample(pictures, grid, align_corners=False)
 
 
-def train(name, build, seed, epochs, data, advance=lambda: None):
+def train(name, build, seed, epochs, data, advance=lambda: None, after_backward=lambda model: None):
     """Trains build() and returns its Run. Weights, batches and warps follow from the seed."""
     (pictures, labels), test = data
     torch.manual_seed(seed)
@@ -94,6 +94,7 @@ def train(name, build, seed, epochs, data, advance=lambda: None):
             loss = F.cross_entropy(model(warped(pictures[batch], generator)), labels[batch])
             optimizer.zero_grad()
             loss.backward()
+            after_backward(model)
             optimizer.step()
             schedule.step()
             total += loss.item() * len(batch)

@@ -145,6 +145,18 @@ TEST(CApi, Intervals) {
   expect_error(taken(nf_intervals(nullptr, 0, 0)));
 }
 
+TEST(CApi, InnerQueries) {
+  const std::int64_t box[] = {4, 12, 0, 8, 4, 12, 0, 8}, elsewhere[] = {4, 8, 0, 8, 10, 12, 0, 8};
+  expect_ok(taken(nf_inner_queries("na:fwd:f32:b1h1kv1d8:20x8:k5x3", box, 8)), {"[[6, 10], [0, 8]]"});
+  expect_ok(taken(nf_inner_queries("na:fwd:f32:b1h1kv1d8:20x8:k5x3:c10", box, 8)), {"[[8, 12], [0, 8]]"});
+  expect_ok(taken(nf_inner_queries("na:fwd:f32:b1h1kv1d8:20x8:k5x3", elsewhere, 8)), {"[[0, 0], [0, 0]]"});
+  const std::int64_t outside[] = {4, 12, 0, 8, 4, 21, 0, 8};
+  expect_error(taken(nf_inner_queries("na:fwd:f32:b1h1kv1d8:20x8:k5x3", outside, 8)));
+  for (const int n : {-1, 0, 4, 7, 12})
+    expect_error(taken(nf_inner_queries("na:fwd:f32:b1h1kv1d8:20x8:k5x3", box, n)));
+  expect_error(taken(nf_inner_queries(nullptr, box, 8)));
+}
+
 TEST(CApi, NeededKeys) {
   const std::int64_t shard[] = {4, 6, 0, 8};
   expect_ok(taken(nf_needed_keys("na:fwd:f32:b1h1kv1d8:20x8:k5x3", shard, 4)), {"[[2, 8], [0, 8]]"});

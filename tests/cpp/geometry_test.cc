@@ -323,6 +323,32 @@ TEST(Geometry, NeededKeysOfEveryShard) {
           }
 }
 
+// The queries of a shard that need no keys but those of `keys`: all of them, where the axis is not dilated.
+TEST(Geometry, InnerQueriesOfEveryShard) {
+  for (oracle::Kind kind : kWindows)
+    for (Index extent = 1; extent < 11; ++extent)
+      for (Index d = 1; d <= extent; ++d)
+        for (Index k = 1; k * d <= extent; ++k)
+          for (Index s = 1; s <= k; ++s) {
+            const oracle::Axis o{kind, extent, extent, k, s, d};
+            const Axis a = axis_of(o);
+            bool ok = true;
+            for_runs(extent, [&](Interval run) {
+              for_runs(extent, [&](Interval keys) {
+                const Interval inner = inner_queries(a, run, keys);
+                for (Index q = run.begin; q < run.end; ++q) {
+                  bool served = true;
+                  for (Index j = 0; j < extent; ++j) served &= keys.contains(j) || !oracle::sees(o, q, j);
+                  ok &= served || !inner.contains(q);
+                  ok &= !served || d > 1 || inner.contains(q);
+                }
+                ok &= inner.empty() || run.contains(inner);
+              });
+            });
+            ASSERT_TRUE(ok) << name(o);
+          }
+}
+
 // --- dilation, pairs ----------------------------------------------------------------------------
 TEST(Geometry, DilationGroupsPartitionTheAxis) {
   for (oracle::Kind kind : kWindows)

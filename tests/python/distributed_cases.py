@@ -97,23 +97,23 @@ def random_neighborhood(generator, shapes):
     causal = tuple(generator.random() < 0.3 for _ in layout)
     kv_heads = generator.choice((1, 2))
     shard_dims = tuple(generator.sample(range(rank), len(shape)))
-    return dict(
-        shape=shape,
-        layout=layout,
-        window=(window, stride, dilation, causal),
-        shard_dims=shard_dims,
-        sizes=[cut(layout[a], n, generator) for a, n in zip(shard_dims, shape, strict=True)],
-        heads=kv_heads * generator.choice((1, 2)),
-        kv_heads=kv_heads,
-        dims=generator.choice(((4, 4), (8, 8), (5, 3))),
-        batch=generator.choice((1, 2)),
-        additional=generator.choice((None, None, 0, 3)),
-        bias=generator.random() < 0.25,
-        dropout=generator.choice((0.0, 0.0, 0.3)),
-        scale=generator.choice((None, 0.7)),
-        give_layout=generator.random() < 0.5,
-        by_group=len(shape) == 1 and generator.random() < 0.3,
-    )
+    return {
+        "shape": shape,
+        "layout": layout,
+        "window": (window, stride, dilation, causal),
+        "shard_dims": shard_dims,
+        "sizes": [cut(layout[a], n, generator) for a, n in zip(shard_dims, shape, strict=True)],
+        "heads": kv_heads * generator.choice((1, 2)),
+        "kv_heads": kv_heads,
+        "dims": generator.choice(((4, 4), (8, 8), (5, 3))),
+        "batch": generator.choice((1, 2)),
+        "additional": generator.choice((None, None, 0, 3)),
+        "bias": generator.random() < 0.25,
+        "dropout": generator.choice((0.0, 0.0, 0.3)),
+        "scale": generator.choice((None, 0.7)),
+        "give_layout": generator.random() < 0.5,
+        "by_group": len(shape) == 1 and generator.random() < 0.3,
+    }
 
 
 def neighborhood_inputs(c, dtype):
@@ -145,7 +145,7 @@ def neighborhood(rank, c, dtype):
         at = mesh.get_coordinate()[dim]
         slab[axis] = slice(sum(c["sizes"][dim][:at]), sum(c["sizes"][dim][: at + 1]))
     slab = (slice(None), *slab)
-    fixed = dict(return_lse=True, dropout_p=c["dropout"], scale=c["scale"])
+    fixed = {"return_lse": True, "dropout_p": c["dropout"], "scale": c["scale"]}
     function = (nf.na1d, nf.na2d, nf.na3d)[len(c["layout"]) - 1]
 
     def whole(q, k, v, *more):
@@ -208,20 +208,20 @@ def random_sequence(generator, sizes):
     keys = queries if causal == "DontCare" or generator.random() < 0.6 else generator.randint(1, 30)
     method = generator.choice((None, "ring", "ring", "gather", "heads"))
     kv_heads = ranks if method == "heads" else generator.choice((1, 2, 3))
-    return dict(
-        ranks=ranks,
-        lengths=(queries, keys),
-        causal=causal,
-        method=method,
-        pattern=generator.choice(("contiguous", "zigzag")),
-        cuts=(cut(queries, ranks, generator), cut(keys, ranks, generator)),
-        heads=kv_heads * generator.choice((1, 2)),
-        kv_heads=kv_heads,
-        dims=generator.choice(((4, 4), (5, 3))),
-        batch=generator.choice((1, 2)),
-        additional=generator.choice((None, 0, 3)),
-        dropout=0.0 if method == "heads" else generator.choice((0.0, 0.3)),
-    )
+    return {
+        "ranks": ranks,
+        "lengths": (queries, keys),
+        "causal": causal,
+        "method": method,
+        "pattern": generator.choice(("contiguous", "zigzag")),
+        "cuts": (cut(queries, ranks, generator), cut(keys, ranks, generator)),
+        "heads": kv_heads * generator.choice((1, 2)),
+        "kv_heads": kv_heads,
+        "dims": generator.choice(((4, 4), (5, 3))),
+        "batch": generator.choice((1, 2)),
+        "additional": generator.choice((None, 0, 3)),
+        "dropout": 0.0 if method == "heads" else generator.choice((0.0, 0.3)),
+    }
 
 
 def places(c, rank):
@@ -246,7 +246,7 @@ def sequence(rank, c, dtype):
         shapes += [(b, c["additional"], hkv, d), (b, c["additional"], hkv, dv)]
     inputs = [normal(s, i, dtype) for i, s in enumerate(shapes)]
     causal = getattr(nf.CausalType, c["causal"]) if c["causal"] else None
-    fixed = dict(is_causal=causal is not None, causal_type=causal, dropout_p=c["dropout"])
+    fixed = {"is_causal": causal is not None, "causal_type": causal, "dropout_p": c["dropout"]}
 
     def whole(q, k, v, *more):
         from nearfield._dense import attend_dense
@@ -288,7 +288,7 @@ def sequences(rank, seed, count, sizes, dtype):
 
 
 def modules(rank):
-    """`Attention` with a cp_group and the neighborhood modules on a mesh, beside themselves on one process."""
+    """`Attention` with a cp_group and neighborhood modules on a mesh, beside themselves on one process."""
     prepare(rank)
     for size in (1, 2, 3, 4):
         if rank < size:
@@ -304,7 +304,7 @@ def attention_module(rank, size, seed, kind=nf.Attention):
     layout = tuple(generator.randint(2, 5) for _ in range(generator.randint(1, 3)))
     layout = (generator.randint(1, 19), *layout[1:])
     rope = generator.random() < 0.7
-    more = {} if kind is not nf.Attention else dict(num_kv_heads=generator.choice((1, 2)))
+    more = {} if kind is not nf.Attention else {"num_kv_heads": generator.choice((1, 2))}
     width = 12 * len(layout)
     module = kind(
         2 * width,
@@ -337,7 +337,7 @@ def attention_module(rank, size, seed, kind=nf.Attention):
 
 def neighborhood_module(mesh, dims):
     torch.manual_seed(0)
-    more = dict(num_kv_heads=2, rel_pos_bias=True, attn_drop=0.2, dtype=torch.float64)
+    more = {"num_kv_heads": 2, "rel_pos_bias": True, "attn_drop": 0.2, "dtype": torch.float64}
     alone = nf.NeighborhoodAttention2D(16, 4, (3, 5), **more)
     module = nf.NeighborhoodAttention2D(16, 4, (3, 5), **more, mesh=mesh, shard_dims=dims)
     module.load_state_dict(alone.state_dict())
@@ -413,7 +413,7 @@ def halos(rank):
             weight = normal((2, 3, kernel, kernel), 5, torch.float64)
             whole = normal((2, 9, 9, 3), 0, torch.float64).requires_grad_()
 
-            def convolve(x, padding):
+            def convolve(x, padding, weight=weight):
                 moved = torch.nn.functional.conv2d(x.permute(0, 3, 1, 2), weight, padding=padding)
                 return moved.permute(0, 2, 3, 1)
 
@@ -445,7 +445,13 @@ def compiled(rank):
     layer = nf.NeighborhoodAttention2D(16, 2, (3, 2), rel_pos_bias=True, mesh=mesh)
 
     def neighborhood(q, k, v, ak, av):
-        fixed = dict(additional_keys=ak, additional_values=av, return_lse=True, mesh=mesh, shard_dims=(0,))
+        fixed = {
+            "additional_keys": ak,
+            "additional_values": av,
+            "return_lse": True,
+            "mesh": mesh,
+            "shard_dims": (0,),
+        }
         return nd.neighborhood_attention(q * 2, k, v, 3, **fixed)
 
     def dense(q, k, v, ak, av):
@@ -500,9 +506,13 @@ def _call_of(size):
         extra = torch.ones(shape[0], more, 2, 8, dtype=dtype)
         if change.pop("gradient", False):
             kv.requires_grad_()
-        fixed = dict(
-            kernel_size=3, additional_keys=extra, additional_values=extra, mesh=mesh, shard_dims=(0,)
-        )
+        fixed = {
+            "kernel_size": 3,
+            "additional_keys": extra,
+            "additional_values": extra,
+            "mesh": mesh,
+            "shard_dims": (0,),
+        }
         fixed.update(change)
         if function is nd.attention:
             return function(q.flatten(1, 2), kv.flatten(1, 2), kv.flatten(1, 2), group=mesh)
@@ -533,7 +543,7 @@ def wrong_mesh(rank):
             call(mesh_of(2))
     with pytest.raises(ValueError, match="expected one axis for each"):
         call(mesh_of(4), shard_dims=(0, 1))
-    with pytest.raises(NotImplementedError, match="torch.func"):
+    with pytest.raises(NotImplementedError, match=r"torch\.func"):
         torch.func.vmap(lambda x: call(mesh_of(4), query=x))(torch.ones(2, 1, 4, 6, 2, 8))
     q = torch.ones(1, 4, 6, 2, 8, requires_grad=True)
     out = call(mesh_of(4), query=q)

@@ -18,37 +18,37 @@ def ranks():
 
 
 CHANGES = [
-    (dict(kernel_size=5), r"got kernel_size \[5, 5\] on rank 1, expected \[3, 3\]"),
-    (dict(stride=2), r"got stride \[2, 2\] on rank 1"),
-    (dict(dilation=(1, 2)), r"got dilation \[1, 2\] on rank 1"),
-    (dict(is_causal=True), r"got is_causal \[True, True\] on rank 1, expected \[False, False\]"),
-    (dict(scale=0.5), r"got scale 0.5 on rank 1, expected None"),
-    (dict(dropout_p=0.5), r"got dropout_p 0.5 on rank 1, expected 0.0"),
-    (dict(backend="reference"), r"got backend .* on rank 1"),
-    (dict(shard_dims=(1,)), r"got shard_dims \[1\] on rank 1, expected \[0\]"),
-    (dict(layout=(8, 6)), r"got layout \[8, 6\] on rank 1, expected None"),
-    (dict(dtype=torch.float64), r"got query float64 .* on rank 1, expected float32"),
-    (dict(shape=(2, 4, 6, 2, 8)), r"got query .*\[2, 2 axes, 2, 8\] on rank 1, expected .*\[1, 2 axes"),
-    (dict(shape=(1, 4, 6, 4, 8)), r"got query .* on rank 1"),
-    (dict(shape=(1, 4, 5, 2, 8)), r"got a slab of 5 tokens along axis 1 on rank 1, expected 6, as on rank 0"),
+    ({"kernel_size": 5}, r"got kernel_size \[5, 5\] on rank 1, expected \[3, 3\]"),
+    ({"stride": 2}, r"got stride \[2, 2\] on rank 1"),
+    ({"dilation": (1, 2)}, r"got dilation \[1, 2\] on rank 1"),
+    ({"is_causal": True}, r"got is_causal \[True, True\] on rank 1, expected \[False, False\]"),
+    ({"scale": 0.5}, r"got scale 0.5 on rank 1, expected None"),
+    ({"dropout_p": 0.5}, r"got dropout_p 0.5 on rank 1, expected 0.0"),
+    ({"backend": "reference"}, r"got backend .* on rank 1"),
+    ({"shard_dims": (1,)}, r"got shard_dims \[1\] on rank 1, expected \[0\]"),
+    ({"layout": (8, 6)}, r"got layout \[8, 6\] on rank 1, expected None"),
+    ({"dtype": torch.float64}, r"got query float64 .* on rank 1, expected float32"),
+    ({"shape": (2, 4, 6, 2, 8)}, r"got query .*\[2, 2 axes, 2, 8\] on rank 1, expected .*\[1, 2 axes"),
+    ({"shape": (1, 4, 6, 4, 8)}, r"got query .* on rank 1"),
+    ({"shape": (1, 4, 5, 2, 8)}, r"got a slab of 5 tokens along axis 1 on rank 1, expected 6, as on rank 0"),
     (
-        dict(key_shape=(1, 3, 6, 2, 8)),
+        {"key_shape": (1, 3, 6, 2, 8)},
         r"got a query of layout \(4, 6\) and a key of layout \(3, 6\) on rank 1",
     ),
     (
-        dict(additional=5),
+        {"additional": 5},
         r"got additional_keys float32 cpu \[1, 5, 2, 8\] on rank 1, expected .*\[1, 2, 2, 8\]",
     ),
-    (dict(gradient=True), r"got gradients \[.*True.*\] on rank 1"),
+    ({"gradient": True}, r"got gradients \[.*True.*\] on rank 1"),
     # What one rank refuses before it can say what it was called with.
-    (dict(query=[1.0]), r"got query of type list|got an error on rank 1, expected none; there: .*type list"),
-    (dict(kernel_size=2.5), r"kernel_size of type float"),
-    (dict(backend="cpus"), r"'cpus'"),
-    (dict(shard_dims=(0, 1)), r"for a mesh of 1 dimensions"),
+    ({"query": [1.0]}, r"got query of type list|got an error on rank 1, expected none; there: .*type list"),
+    ({"kernel_size": 2.5}, r"kernel_size of type float"),
+    ({"backend": "cpus"}, r"'cpus'"),
+    ({"shard_dims": (0, 1)}, r"for a mesh of 1 dimensions"),
 ]
 
 
-@pytest.mark.parametrize("change, pattern", CHANGES, ids=[str(list(c)[0]) for c, _ in CHANGES])
+@pytest.mark.parametrize("change, pattern", CHANGES, ids=[next(iter(c)) for c, _ in CHANGES])
 @pytest.mark.parametrize("size", [3])
 def test_every_rank_says_what_differs(ranks, change, pattern, size):
     said = ranks.run("distributed_cases.refused", size, change, 1)
@@ -61,13 +61,13 @@ def test_every_rank_says_what_differs(ranks, change, pattern, size):
 
 def test_two_ranks_disagree(ranks):
     """No majority: the first rank counts."""
-    said = ranks.run("distributed_cases.refused", 2, dict(stride=2), 0)
+    said = ranks.run("distributed_cases.refused", 2, {"stride": 2}, 0)
     assert said[0] == said[1] and "got stride [1, 1] on rank 1, expected [2, 2], that of rank 0" in said[0]
 
 
 def test_windows_that_do_not_fit_are_refused_by_all(ranks):
     for size in (2, 4):
-        said = ranks.run("distributed_cases.refused", size, dict(key_shape=(1, 4, 6, 2, 7)), 0)
+        said = ranks.run("distributed_cases.refused", size, {"key_shape": (1, 4, 6, 2, 7)}, 0)
         assert len(set(said[:size])) == 1 and "ValueError: [neighborhood_attention] got key" in said[0]
 
 

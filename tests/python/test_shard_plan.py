@@ -117,7 +117,7 @@ def random_plan(generator):
     mesh = tuple(generator.randint(1, 3) for _ in range(dims))
     sizes = [generator.choice(compositions(layout[a], n)) for a, n in zip(shard_dims, mesh, strict=True)]
     given = (layout, window, stride, dilation, causal)
-    more = dict(mesh_shape=mesh, shard_dims=shard_dims)
+    more = {"mesh_shape": mesh, "shard_dims": shard_dims}
     return (ShardPlan(*given, **more, sizes=sizes), *given)
 
 
@@ -159,7 +159,7 @@ def test_sizes_and_bytes():
     assert plan.needed(0) == ((0, 10), (0, 10)) and plan.fetch(0) == {1: ((8, 10), (0, 10))}
     assert plan.inner(0) == ((0, 6), (0, 10)) and plan.send(0) == {1: ((6, 8), (0, 10))}
     halo = 2 * 10 * 4 * (32 + 16) * 2 * 3  # rows, columns, heads, channels, bytes, batch
-    arguments = dict(kv_heads=4, head_dim=32, value_dim=16, itemsize=2, batch=3)
+    arguments = {"kv_heads": 4, "head_dim": 32, "value_dim": 16, "itemsize": 2, "batch": 3}
     assert plan.bytes_received(0, **arguments) == plan.bytes_sent(1, **arguments) == halo
     causal = ShardPlan((16, 10), 5, is_causal=(True, False), mesh_shape=(2,), shard_dims=(0,))
     assert causal.fetch(0) == {} and causal.fetch(1) == {0: ((4, 8), (0, 10))}
@@ -192,18 +192,18 @@ def test_printed_and_drawn():
 @pytest.mark.parametrize(
     "error, layout, window, more",
     [
-        (ValueError, (8,), 9, dict(mesh_shape=(2,), shard_dims=(0,))),
-        (ValueError, (8,), 3, dict(mesh_shape=(2,), shard_dims=(1,))),
-        (ValueError, (8,), 3, dict(mesh_shape=(2, 2), shard_dims=(0,))),
-        (ValueError, (8, 8), 3, dict(mesh_shape=(2, 2), shard_dims=(1, 1))),
-        (ValueError, (8,), 3, dict(mesh_shape=(0,), shard_dims=(0,))),
-        (ValueError, (8,), 3, dict(mesh_shape=(2,), shard_dims=(0,), sizes=[(4, 5)])),
-        (ValueError, (8,), 3, dict(mesh_shape=(2,), shard_dims=(0,), sizes=[(9, -1)])),
-        (ValueError, (8,), 3, dict(mesh_shape=(2,), shard_dims=(0,), sizes=[(8,)])),
-        (ValueError, (8,) * 4, 3, dict(mesh_shape=(2,), shard_dims=(0,))),
-        (TypeError, 8, 3, dict(mesh_shape=(2,), shard_dims=(0,))),
-        (TypeError, (8,), 3, dict(mesh_shape=(2.0,), shard_dims=(0,))),
-        (TypeError, (8,), 3, dict(mesh_shape=(2,), shard_dims="0")),
+        (ValueError, (8,), 9, {"mesh_shape": (2,), "shard_dims": (0,)}),
+        (ValueError, (8,), 3, {"mesh_shape": (2,), "shard_dims": (1,)}),
+        (ValueError, (8,), 3, {"mesh_shape": (2, 2), "shard_dims": (0,)}),
+        (ValueError, (8, 8), 3, {"mesh_shape": (2, 2), "shard_dims": (1, 1)}),
+        (ValueError, (8,), 3, {"mesh_shape": (0,), "shard_dims": (0,)}),
+        (ValueError, (8,), 3, {"mesh_shape": (2,), "shard_dims": (0,), "sizes": [(4, 5)]}),
+        (ValueError, (8,), 3, {"mesh_shape": (2,), "shard_dims": (0,), "sizes": [(9, -1)]}),
+        (ValueError, (8,), 3, {"mesh_shape": (2,), "shard_dims": (0,), "sizes": [(8,)]}),
+        (ValueError, (8,) * 4, 3, {"mesh_shape": (2,), "shard_dims": (0,)}),
+        (TypeError, 8, 3, {"mesh_shape": (2,), "shard_dims": (0,)}),
+        (TypeError, (8,), 3, {"mesh_shape": (2.0,), "shard_dims": (0,)}),
+        (TypeError, (8,), 3, {"mesh_shape": (2,), "shard_dims": "0"}),
     ],
 )
 def test_errors(error, layout, window, more):

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 from .._shard_call import Box
@@ -28,7 +29,7 @@ def contains(outer: Box, inner: Box) -> bool:
 
 
 def without(outer: Box, inner: Box) -> list[Box]:
-    """outer without a box inside it, as disjoint boxes: axis by axis what lies before and what lies behind."""
+    """outer without a box inside it, as disjoint boxes: axis by axis what lies before and behind."""
     rest = []
     for axis, ((begin, end), (first, last)) in enumerate(zip(outer, inner, strict=True)):
         for low, high in ((begin, first), (last, end)):
@@ -59,7 +60,7 @@ def intervals(sizes) -> tuple[tuple[int, int], ...]:
     ends = [0]
     for size in sizes:
         ends.append(ends[-1] + size)
-    return tuple(zip(ends[:-1], ends[1:], strict=True))
+    return tuple(itertools.pairwise(ends))
 
 
 def zigzag(extent: int, ranks: int, rank: int, unit: int = 1) -> tuple[tuple[int, int], tuple[int, int]]:

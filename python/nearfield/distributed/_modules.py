@@ -17,8 +17,8 @@ from .plan import check_shard_dims
 
 
 class Mesh:
-    """A mesh and the axes that it cuts, held by a neighborhood module. Copies of the module share it; pickling
-    is refused, since process groups are of one run."""
+    """A mesh and the axes that it cuts, held by a neighborhood module. Copies of the module share it;
+    pickling is refused, since process groups are of one run."""
 
     def __init__(self, op: str, mesh, shard_dims, rank: int):
         team, shape = team_of(op, mesh)
@@ -31,7 +31,7 @@ class Mesh:
 
     def attend(self, query, key, value, kernel_size, stride, dilation, is_causal, *, bias, **more):
         tensors = (query, key, value, more.pop("additional_keys"), more.pop("additional_values"), bias)
-        window = dict(kernel_size=kernel_size, stride=stride, dilation=dilation, is_causal=is_causal)
+        window = (kernel_size, stride, dilation, is_causal)
         return attend_neighborhood(self._op, tensors, window, self._mesh, self._dims, **more, sum_bias=False)
 
     def __deepcopy__(self, memo):

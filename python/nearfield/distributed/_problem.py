@@ -102,8 +102,8 @@ def _neighborhood(op: str, given, tables, shapes, rank: int) -> Resolved:
         for name in _TENSORS[:3]:
             if len(of_rank[name]) - 3 != axes:
                 raise ValueError(
-                    f"[{op}] got {name} of shape {of_rank[name]}, expected {axes} axes between batch and heads, as "
-                    "kernel_size has"
+                    f"[{op}] got {name} of shape {of_rank[name]}, expected {axes} axes between batch "
+                    "and heads, as kernel_size has"
                 )
         if of_rank["query"][1:-2] != of_rank["key"][1:-2]:
             raise ValueError(
@@ -159,8 +159,8 @@ def _slabs(op: str, given, layouts):
     expected = given["layout"]
     if expected is not None and tuple(expected) != tuple(layout):
         raise ValueError(
-            f"[{op}] got slabs of a layout {tuple(layout)} together, expected {tuple(expected)}, the argument "
-            "layout"
+            f"[{op}] got slabs of a layout {tuple(layout)} together, expected {tuple(expected)}, the "
+            "argument layout"
         )
     return tuple(layout), [part for _, part in sorted(sizes)]
 
@@ -216,8 +216,8 @@ def _attention(op: str, given, tables, shapes, rank: int) -> Resolved:
         )
     if call.dropout_p > 0:
         raise ValueError(
-            f"[{op}] got dropout_p {call.dropout_p} with method='heads', expected 0; its mask counts all heads: "
-            "take method='ring'"
+            f"[{op}] got dropout_p {call.dropout_p} with method='heads', expected 0; its mask counts all "
+            "heads: take method='ring'"
         )
     return Resolved(call, method, sequence)
 

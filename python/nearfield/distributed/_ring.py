@@ -92,8 +92,8 @@ def backward(team: Team, call: GlobalCall, ring: Ring, tensors, out, lse, grads,
 
 
 def _blocks(team: Team, ring: Ring, key, value):
-    """(step, flat keys and values or None where nobody here or behind needs them, their owner) for every step;
-    the next ones travel in the meantime."""
+    """(step, flat keys and values or None where nobody here or behind needs them, their owner) for every
+    step; the next ones travel in the meantime."""
     rank, n = team.rank, team.size
     held = pieces.held(key, ring.keys[rank]), pieces.held(value, ring.keys[rank])
     own = Pieces((box, k, v) for (box, k), (_, v) in zip(*held, strict=True))

@@ -35,9 +35,9 @@ def parts_of(op: str, name: str, pattern: str, lengths, unit: int) -> tuple[tupl
         due = sum(end - begin for begin, end in pair)
         if length != due:
             raise ValueError(
-                f"[{op}] got {length} tokens of {name} on rank {rank}, expected {due} of {total}; the pattern "
-                f"zigzag cuts in {2 * ranks} slabs as torch.tensor_split does, and rank r holds slabs r and "
-                f"{2 * ranks} - 1 - r"
+                f"[{op}] got {length} tokens of {name} on rank {rank}, expected {due} of {total}; the "
+                f"pattern zigzag cuts in {2 * ranks} slabs as torch.tensor_split does, and rank r holds "
+                f"slabs r and {2 * ranks} - 1 - r"
             )
         found.append(tuple((interval,) for interval in pair))
     return tuple(found)

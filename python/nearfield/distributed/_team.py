@@ -49,8 +49,8 @@ class Team(NamedTuple):
         return len(self.members)
 
     def exchange(self, what: str, sends, receives) -> Exchange:
-        """Starts sending and receiving; both are lists of (place, contiguous tensor), with at most one message
-        in each direction per pair, in any order. The tensors must not be touched before wait()."""
+        """Starts sending and receiving; both are lists of (place, contiguous tensor), with at most one
+        message in each direction per pair, in any order. The tensors must not be touched before wait()."""
         group = _resolve_process_group(self.name)
         # Receives come first: a wait in this order names the peer that is missing.
         messages = [("answer from", dist.irecv, *x) for x in receives]

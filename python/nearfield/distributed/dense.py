@@ -43,8 +43,8 @@ def attention(
             on every rank.
         return_lse: also return lse `[B, own queries, H]`.
         group: a process group, or a DeviceMesh of one dimension.
-        pattern: "contiguous": slabs in rank order, of any size, also none. "zigzag": the sequence is cut in 2P
-            slabs as torch.tensor_split does, and rank r passes slabs r and 2P-1-r, one behind the other;
+        pattern: "contiguous": slabs in rank order, of any size, also none. "zigzag": the sequence is cut in
+            2P slabs as torch.tensor_split does, and rank r passes slabs r and 2P-1-r, one behind the other;
             causal work is then the same on every rank. Queries and keys are each cut so.
         method: "ring": keys go round, memory O(L / P). "gather": one exchange of all keys that are seen.
             "heads": an all-to-all gives each rank all tokens of its heads; their number must divide by P.

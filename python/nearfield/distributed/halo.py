@@ -41,8 +41,8 @@ def halo(slab, width, mesh, shard_dims=(0,)):
 
 @functools.lru_cache(256)
 def _plan(op: str, given: str, said: tuple[bytes, ...], rank: int):
-    """(origin of the extended slab as a box that may pass the border, own box, [(peer, box of it)], [(peer, own
-    box that it gets)])."""
+    """(origin of the extended slab as a box that may pass the border, own box, [(peer, box of it)],
+    [(peer, own box that it gets)])."""
     _, words = operators.read(given)
     shapes = [tuple(own["shape"]) for _, own in said_by(said)]
     slabs = [part[0] for part in held_by(op, words, shapes)]

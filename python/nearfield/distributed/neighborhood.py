@@ -39,8 +39,8 @@ def neighborhood_attention(
     """`na1d`, `na2d` or `na3d` of a layout of which every rank passes its slab.
 
     Args:
-        query, key, value: this rank's slab, `[B, *local, H, D]`, `[B, *local, Hkv, D]`, `[B, *local, Hkv, Dv]`;
-            slabs may differ in size, and be empty.
+        query, key, value: this rank's slab, `[B, *local, H, D]`, `[B, *local, Hkv, D]`, and
+            `[B, *local, Hkv, Dv]`; slabs may differ in size, and be empty.
         kernel_size, stride, dilation, is_causal, scale: as for `na1d`, of the whole layout.
         additional_keys, additional_values: `[B, S, Hkv, D]`, `[B, S, Hkv, Dv]`: the same on every rank.
         return_lse: also return lse `[B, *local, H]`.
@@ -67,7 +67,7 @@ def neighborhood_attention(
     return attend_neighborhood(
         _OP,
         (query, key, value, additional_keys, additional_values, bias),
-        dict(kernel_size=kernel_size, stride=stride, dilation=dilation, is_causal=is_causal),
+        (kernel_size, stride, dilation, is_causal),
         mesh,
         shard_dims,
         layout,
@@ -92,8 +92,8 @@ def attend_neighborhood(
     return_lse,
     sum_bias=True,
 ):
-    """The same for modules. sum_bias: whether the gradient of bias is summed over the ranks; otherwise it is
-    this rank's part, as that of any other parameter."""
+    """The same for modules. window: kernel_size, stride, dilation, is_causal. sum_bias: whether the gradient
+    of bias is summed over the ranks; otherwise it is this rank's part, as that of any other parameter."""
     team, shape = team_of(op, mesh)
     with telling(team):
         check_no_transforms(op)
@@ -106,11 +106,15 @@ def attend_neighborhood(
             )
         if layout is not None:
             layout = [int(n) for n in arguments.per_axis(op, "layout", layout, rank, int)]
+        names = ("kernel_size", "stride", "dilation", "is_causal")
         kinds = {"is_causal": bool}
         spec = operators.written(
             team,
             kind="neighborhood",
-            **{n: arguments.per_axis(op, n, x, rank, kinds.get(n, int)) for n, x in window.items()},
+            **{
+                name: arguments.per_axis(op, name, x, rank, kinds.get(name, int))
+                for name, x in zip(names, window, strict=True)
+            },
             scale=arguments.number(op, "scale", scale, optional=True),
             dropout_p=arguments.number(op, "dropout_p", dropout_p),
             backend=arguments.backend_number(op, backend),

@@ -17,8 +17,8 @@ import functools
 import itertools
 import math
 
-from .. import _core
 from .. import _arguments as arguments
+from .. import _core
 from .._shard_call import Box, problem_of_axis
 from . import _boxes as boxes
 from ._share import Share, Task, tokens
@@ -236,8 +236,8 @@ class ShardPlan:
             inner = sum(boxes.volume(task.queries) for task in share.local)
             fetched = ", ".join(f"{boxes.text(m[0])} from {peer}" for peer, m in share.fetch) or "nothing"
             lines.append(
-                f"rank {rank}: {boxes.text(self.slab(rank))}, {count} tokens, {inner} queries need only them; "
-                f"fetches {fetched}: {tokens(share.fetch)} tokens"
+                f"rank {rank}: {boxes.text(self.slab(rank))}, {count} tokens, {inner} queries need only them"
+                f"; fetches {fetched}: {tokens(share.fetch)} tokens"
             )
         return "\n".join(lines)
 
@@ -296,7 +296,7 @@ def check_shard_dims(op: str, shard_dims, dims: int, rank: int) -> tuple[int, ..
             )
     if len(set(shard_dims)) != dims:
         raise ValueError(
-            f"[{op}] got shard_dims {shard_dims}, expected different axes; flatten the mesh's dimensions that "
-            "cut one axis"
+            f"[{op}] got shard_dims {shard_dims}, expected different axes; flatten the dimensions of "
+            "the mesh that cut one axis"
         )
     return shard_dims

@@ -56,8 +56,9 @@ def unshard(slab, mesh, shard_dims=(0,), *, pattern="contiguous"):
 
 
 def sum_gradients(parameters, mesh) -> None:
-    """Adds up the `.grad` of parameters over all ranks, in rank order: with the same parameters on every rank,
-    each on its own tokens, this makes the gradients those of all tokens. Absent gradients count as zero."""
+    """Adds up the `.grad` of parameters over all ranks, in rank order: with the same parameters on every
+    rank, each on its own tokens, this makes the gradients those of all tokens. Absent gradients count as
+    zero."""
     team, _ = team_of("sum_gradients", mesh)
     with telling(team):
         parameters = [p for p in parameters if p.requires_grad]
@@ -149,15 +150,15 @@ def held_by(op: str, given, shapes):
         expected = (first, *boxes.extents(part[0])[1:], *shapes[0][1 + axes :])
         if shape[1:] != expected:
             raise ValueError(
-                f"[{op}] got a slab of shape {shape} on rank {rank}, expected {(shape[0], *expected)}, from the "
-                "slabs of the others"
+                f"[{op}] got a slab of shape {shape} on rank {rank}, expected {(shape[0], *expected)}, from "
+                "the slabs of the others"
             )
     return held
 
 
 @gather_slabs.register_fake
 def _(slab, spec):
-    team, given = operators.read(spec)
+    _, given = operators.read(spec)
     dims, shape = given["shard_dims"], list(slab.shape)
     for axis in dims:
         shape[1 + axis] = torch.library.get_ctx().new_dynamic_size()

@@ -158,10 +158,10 @@ class Attention(nn.Module):
             query: `[B, *layout, C]` with 1 to 3 axes.
             key, value: the same; without rotary embedding, their layout may be another than query's.
             cp_group: None, or a process group (a DeviceMesh of one dimension) whose P ranks share the tokens:
-                the first axis of the layout is cut in 2P slabs as torch.tensor_split does, and rank r passes and
-                gets slabs r and 2P-1-r, one behind the other (`nearfield.distributed.shard` with
-                pattern="zigzag"). rope_spatial_dims is the whole layout. Additional keys are the same on every
-                rank; dropout is that of rank 0's seed, and of the whole sequence.
+                the first axis of the layout is cut in 2P slabs as torch.tensor_split does, and rank r passes
+                and gets slabs r and 2P-1-r, one behind the other (`nearfield.distributed.shard` with
+                pattern="zigzag"). rope_spatial_dims is the whole layout. Additional keys are the same on
+                every rank; dropout is that of rank 0's seed, and of the whole sequence.
             return_lse: also return lse `[B, *layout, num_heads]`.
             additional_keys, additional_values: `[B, S, num_kv_heads, head_dim]`, seen by every query, causal
                 or not, in the same softmax. They are taken as they are: without position, not normalised.

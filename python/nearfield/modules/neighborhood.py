@@ -195,9 +195,9 @@ class NeighborhoodAttention1D(_NeighborhoodAttention):
         attn_drop: dropout on the attention weights while training, 0 <= attn_drop < 1.
         rel_pos_bias: learn a bias per head and window offset, `rpb [H, 2 * kernel_size - 1]`.
         backend: as for `na1d`.
-        mesh, shard_dims: the ranks that share the tokens, as for `nearfield.distributed.neighborhood_attention`:
-            inputs and outputs are then slabs. Gradients of all parameters are this rank's part:
-            `nearfield.distributed.sum_gradients` adds them up.
+        mesh, shard_dims: the ranks that share the tokens, as for
+            `nearfield.distributed.neighborhood_attention`: inputs and outputs are then slabs. Gradients of
+            all parameters are this rank's part; `nearfield.distributed.sum_gradients` adds them up.
         device, dtype: of the parameters.
 
     Raises:

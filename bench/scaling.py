@@ -1,0 +1,187 @@
+# Copyright 2026 The nearfield authors.
+# SPDX-License-Identifier: Apache-2.0
+"""A model of sharded neighborhood attention on many GPUs: exact boxes, stated rates.
+
+    python bench/scaling.py [--plot docs/images/scaling.png]
+
+Work is counted by queries, since every query of a window sees as many keys; what travels is `ShardPlan`'s,
+for the rank in the middle of the mesh, which fetches most. A pass takes
+
+    agreement + max(inner queries, halo) + border queries,     halo = latency per message + bytes / rate
+
+where inner queries are those that need no halo; with links inside a node and between nodes at the same time,
+the slower one counts. The backward pass takes 2.5 times the work and sends gradients home as float32 for
+16-bit keys, while the inner queries run. bench/distributed.py holds the model against two processes.
+"""
+
+import argparse
+import itertools
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from nearfield.distributed import ShardPlan
+from nearfield.distributed import _boxes as boxes
+
+
+@dataclass(frozen=True)
+class Link:
+    name: str
+    rate: float  # bytes per second and rank, each way
+    latency: float  # seconds per message
+
+
+@dataclass(frozen=True)
+class Problem:
+    name: str
+    layout: tuple
+    window: tuple
+    heads: int
+    dim: int
+
+    def plan(self, mesh, dims):
+        return ShardPlan(self.layout, self.window, mesh_shape=mesh, shard_dims=dims)
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Seconds, and bytes that arrive in the forward pass."""
+
+    forward: float
+    backward: float
+    bytes: int
+
+
+NVLINK = Link("NVLink 4, in a node of 8", 450e9, 4e-6)
+INFINIBAND = Link("InfiniBand NDR, one port per GPU", 50e9, 8e-6)
+NODE = 8
+
+# Forward seconds on one H100 that the design note of the GPU kernels expects for bf16 (not measured).
+GPU = [
+    (Problem("2-D: 256x256, window 80x80, 24 heads of 128", (256, 256), (80, 80), 24, 128), 10.2e-3),
+    (Problem("3-D: 30x48x80, window 18x24x24, 24 heads of 128", (30, 48, 80), (18, 24, 24), 24, 128), 36.5e-3),
+    (Problem("3-D: 16x44x80, window 16x24x16, 24 heads of 128", (16, 44, 80), (16, 24, 16), 24, 128), 8.2e-3),
+]
+# Ten times the extents of each axis that is not covered by its window: a longer video, a larger picture.
+LARGE = [
+    (Problem("2-D: 2560x2560, window 80x80, 24 heads of 128", (2560, 2560), (80, 80), 24, 128), 100 * 10.2e-3),
+    (Problem("3-D: 120x192x320, window 18x24x24, 24 heads of 128", (120, 192, 320), (18, 24, 24), 24, 128), 64 * 36.5e-3),
+]
+AGREEMENT = 2e-5  # seconds; one all-gather of 4 KiB in a node
+
+
+def predict(problem, mesh, dims, alone, link, between=None, node=None, itemsize=2, heads=1) -> Passes:
+    """A pass on `mesh`, from the seconds of a forward pass on one rank. between: the link between nodes of
+    `node` ranks. heads: GPUs that share the heads (tensor parallel): work and bytes fall by as much."""
+    plan = problem.plan(mesh, dims)
+    rank = plan.rank_at(tuple(n // 2 for n in mesh))
+    share, slab = plan.share(rank), boxes.volume(plan.slab(rank))
+    work = alone * slab / math.prod(problem.layout) / heads
+    inner = sum(boxes.volume(task.queries) for task in share.local) / max(slab, 1)
+    per_token = 2 * problem.heads / heads * problem.dim * itemsize
+    times, total = {}, 0
+    for peer, message in share.fetch:
+        outside = between is not None and peer // node != rank // node
+        size = sum(map(boxes.volume, message)) * per_token
+        n, amount = times.get(outside, (0, 0))
+        times[outside] = (n + 1, amount + size)
+        total += size
+
+    def travel(factor):
+        links = {False: link, True: between}
+        return max((links[o].latency * n + factor * b / links[o].rate for o, (n, b) in times.items()), default=0)
+
+    wait = AGREEMENT if between is not None else (link.latency if plan.ranks > 1 else 0)
+    forward = wait + max(work * inner, travel(1)) + work * (1 - inner)
+    home = 1 if itemsize == 4 else 2
+    backward = wait + 2.5 * work * (1 - inner) + max(2.5 * work * inner, travel(home))
+    return Passes(forward, backward, int(total))
+
+
+def meshes(problem, ranks):
+    """(mesh, dims) for all ways to cut the axes among so many ranks."""
+    axes = range(len(problem.layout))
+    for dims in itertools.chain.from_iterable(itertools.combinations(axes, n) for n in range(1, len(problem.layout) + 1)):
+        for mesh in itertools.product(*(range(1, problem.layout[a] + 1) for a in dims)):
+            if math.prod(mesh) == ranks and (len(dims) == 1 or min(mesh) > 1):
+                yield mesh, dims
+
+
+def best(problem, alone, gpus, heads=1):
+    """(seconds of both passes, passes, mesh, dims) of the fastest mesh on so many GPUs, `heads` of which share
+    the heads of one slab."""
+    ranks, found = gpus // heads, []
+    if ranks == 1:
+        work = alone / heads
+        return 3.5 * work, Passes(work, 2.5 * work, 0), (1,), (0,)
+    node = max(NODE // heads, 1)
+    for mesh, dims in meshes(problem, ranks):
+        passes = predict(problem, mesh, dims, alone, NVLINK, INFINIBAND, node, heads=heads)
+        found.append((passes.forward + passes.backward, passes, mesh, dims))
+    return min(found, key=lambda x: x[0])
+
+
+COUNTS = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024]
+
+
+def rows():
+    """(problem, heads shared by, GPUs, efficiency, Passes, mesh, dims)."""
+    for problem, alone in GPU + LARGE:
+        for heads in (1, 8):
+            for gpus in COUNTS:
+                if gpus >= heads:
+                    seconds, passes, mesh, dims = best(problem, alone, gpus, heads)
+                    yield problem, heads, gpus, 3.5 * alone / (gpus * seconds), passes, mesh, dims
+
+
+def table(found, counts=(8, 64, 256, 1024)) -> str:
+    lines = [
+        "| problem | GPUs | heads cut by | mesh over axes | forward | backward | halo per GPU | efficiency |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for problem, heads, gpus, efficiency, passes, mesh, dims in found:
+        if gpus in counts:
+            cut = " × ".join(map(str, mesh)) + " over " + ", ".join(map(str, dims))
+            lines.append(
+                f"| {problem.name} | {gpus} | {heads} | {cut} | {1e3 * passes.forward:.2f} ms | "
+                f"{1e3 * passes.backward:.2f} ms | {passes.bytes / 1e6:.1f} MB | {100 * efficiency:.0f} % |"
+            )
+    return "\n".join(lines)
+
+
+def draw(found, path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4.2), sharey=True)
+    for axis, heads in zip(axes, (1, 8), strict=True):
+        for problem, _ in GPU + LARGE:
+            points = [(g, e) for p, h, g, e, *_ in found if p == problem and h == heads]
+            axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=problem.name.partition(", 24")[0])
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(COUNTS, [str(n) for n in COUNTS])
+        axis.set_xlabel("GPUs")
+        axis.set_title("tokens cut" if heads == 1 else "heads cut by 8 in a node, tokens between nodes")
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("efficiency, forward and backward")
+    axes[0].set_ylim(0, 1.05)
+    axes[1].legend(fontsize=7)
+    figure.suptitle("Model: H100, NVLink 450 GB/s, InfiniBand 50 GB/s each way and GPU, bf16", fontsize=10)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
+    parser.add_argument("--plot", type=Path, help="draw the curves there")
+    args = parser.parse_args()
+    found = list(rows())
+    print(table(found))
+    if args.plot:
+        draw(found, args.plot)
+
+
+if __name__ == "__main__":
+    main()
