@@ -59,13 +59,22 @@ NODE = 8
 # Forward seconds on one H100 that the design note of the GPU kernels expects for bf16 (not measured).
 GPU = [
     (Problem("2-D: 256x256, window 80x80, 24 heads of 128", (256, 256), (80, 80), 24, 128), 10.2e-3),
-    (Problem("3-D: 30x48x80, window 18x24x24, 24 heads of 128", (30, 48, 80), (18, 24, 24), 24, 128), 36.5e-3),
+    (
+        Problem("3-D: 30x48x80, window 18x24x24, 24 heads of 128", (30, 48, 80), (18, 24, 24), 24, 128),
+        36.5e-3,
+    ),
     (Problem("3-D: 16x44x80, window 16x24x16, 24 heads of 128", (16, 44, 80), (16, 24, 16), 24, 128), 8.2e-3),
 ]
 # Ten times the extents of each axis that is not covered by its window: a longer video, a larger picture.
 LARGE = [
-    (Problem("2-D: 2560x2560, window 80x80, 24 heads of 128", (2560, 2560), (80, 80), 24, 128), 100 * 10.2e-3),
-    (Problem("3-D: 120x192x320, window 18x24x24, 24 heads of 128", (120, 192, 320), (18, 24, 24), 24, 128), 64 * 36.5e-3),
+    (
+        Problem("2-D: 2560x2560, window 80x80, 24 heads of 128", (2560, 2560), (80, 80), 24, 128),
+        100 * 10.2e-3,
+    ),
+    (
+        Problem("3-D: 120x192x320, window 18x24x24, 24 heads of 128", (120, 192, 320), (18, 24, 24), 24, 128),
+        64 * 36.5e-3,
+    ),
 ]
 AGREEMENT = 2e-5  # seconds; one all-gather of 4 KiB in a node
 
@@ -89,7 +98,9 @@ def predict(problem, mesh, dims, alone, link, between=None, node=None, itemsize=
 
     def travel(factor):
         links = {False: link, True: between}
-        return max((links[o].latency * n + factor * b / links[o].rate for o, (n, b) in times.items()), default=0)
+        return max(
+            (links[o].latency * n + factor * b / links[o].rate for o, (n, b) in times.items()), default=0
+        )
 
     wait = AGREEMENT if between is not None else (link.latency if plan.ranks > 1 else 0)
     forward = wait + max(work * inner, travel(1)) + work * (1 - inner)
@@ -101,7 +112,8 @@ def predict(problem, mesh, dims, alone, link, between=None, node=None, itemsize=
 def meshes(problem, ranks):
     """(mesh, dims) for all ways to cut the axes among so many ranks."""
     axes = range(len(problem.layout))
-    for dims in itertools.chain.from_iterable(itertools.combinations(axes, n) for n in range(1, len(problem.layout) + 1)):
+    subsets = (itertools.combinations(axes, n) for n in range(1, len(problem.layout) + 1))
+    for dims in itertools.chain.from_iterable(subsets):
         for mesh in itertools.product(*(range(1, problem.layout[a] + 1) for a in dims)):
             if math.prod(mesh) == ranks and (len(dims) == 1 or min(mesh) > 1):
                 yield mesh, dims
@@ -159,7 +171,9 @@ def draw(found, path) -> None:
     for axis, heads in zip(axes, (1, 8), strict=True):
         for problem, _ in GPU + LARGE:
             points = [(g, e) for p, h, g, e, *_ in found if p == problem and h == heads]
-            axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=problem.name.partition(", 24")[0])
+            axis.plot(
+                *zip(*points, strict=True), marker="o", markersize=3, label=problem.name.partition(", 24")[0]
+            )
         axis.set_xscale("log", base=2)
         axis.set_xticks(COUNTS, [str(n) for n in COUNTS])
         axis.set_xlabel("GPUs")

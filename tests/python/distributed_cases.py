@@ -475,6 +475,44 @@ def compiled(rank):
             torch.testing.assert_close(*results)
 
 
+# ---- what is sent
+
+
+def traffic(rank):
+    """Bytes of keys and values, and of their gradients, are the plan's; a ring sends one slab per step."""
+    from nearfield.distributed import _team
+
+    prepare(rank)
+    sent, exchange = [], _team.Team.exchange
+
+    def counted(team, what, sends, receives):
+        sent.append((what, [(place, x.numel() * x.element_size()) for place, x in sends if x.numel()]))
+        return exchange(team, what, sends, receives)
+
+    mesh, layout = mesh_of(2, 2), (10, 12)
+    plan = nd.ShardPlan(layout, (3, 5), mesh_shape=(2, 2), shard_dims=(0, 1))
+    local = [end - begin for begin, end in plan.slab(rank)]
+    q, k, v = (torch.randn(2, *local, h, d, requires_grad=True) for h, d in ((4, 8), (2, 8), (2, 6)))
+    each = {"kv_heads": 2, "head_dim": 8, "value_dim": 6, "batch": 2}
+    with mock.patch.object(_team.Team, "exchange", counted):
+        out = nd.neighborhood_attention(q, k, v, (3, 5), mesh=mesh, shard_dims=(0, 1))
+        messages = [m for what, m in sent if what == "keys and values"]
+        assert [sum(n for _, n in m) for m in messages] == [plan.bytes_sent(rank, **each)]
+        assert [[place for place, _ in m] for m in messages] == [list(plan.send(rank))]
+        out.sum().backward()
+        messages = [m for what, m in sent if what == "gradients of keys and values"]
+        assert [sum(n for _, n in m) for m in messages] == [plan.bytes_received(rank, **each)]
+        sent.clear()
+        x = torch.randn(1, 16, 2, 4)
+        nd.attention(x, x, x, group=group_of(4), method="ring")
+        messages = [m for what, m in sent if what == "keys and values" and m]
+        assert messages == [[((rank + 1) % 4, 2 * x.numel() * 4)]] * 3
+        sent.clear()
+        nd.attention(x, x, x, True, nf.CausalType.TopLeft, group=group_of(4), method="ring")
+        messages = [m for what, m in sent if what == "keys and values" and m]
+        assert len(messages) == (rank + 1 if rank < 3 else 0)  # nobody behind the last rank sees its keys
+
+
 # ---- errors
 
 
@@ -567,7 +605,7 @@ def lost(rank, how, odd, seconds):
     if rank == odd and how == "dies":
         os._exit(7)
     if rank == odd and how == "hangs":
-        time.sleep(6 * seconds)
+        time.sleep(3 * seconds)
         return None
     if rank == odd:  # dies between the agreement and its keys
         exchange = _team.Team.exchange

@@ -3,6 +3,11 @@
 """Sharded attention with 2, 3 and 4 processes: outputs, lse and all gradients are those of one process, and
 bits repeat."""
 
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from ranks import Ranks
@@ -55,6 +60,33 @@ def test_shard_and_unshard(ranks):
 
 def test_halo(ranks):
     ranks.run("distributed_cases.halos")
+
+
+def test_only_the_halo_travels(ranks):
+    ranks.run("distributed_cases.traffic")
+
+
+def test_the_example_under_torchrun():
+    """The digits transformer on two ranks, launched as users do: the loss of one process."""
+    pytest.importorskip("sklearn")
+    script = Path(__file__).parents[2] / "examples" / "digits" / "sharded.py"
+    words = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        str(script),
+    ]
+    done = subprocess.run(
+        [*words, "--epochs", "2", "--pictures", "96"], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [line.split() for line in done.stdout.splitlines() if re.match(r" +\d+ +[\d.]+ ", line)]
+    assert len(rows) == 2
+    for _, one, many, _ in rows:
+        assert abs(float(one) - float(many)) < 1e-4 * float(one), done.stdout
 
 
 def test_compiled_in_one_graph(ranks):

@@ -7,10 +7,12 @@ import math
 import random
 
 import pytest
-from oracle import grid_mask
+import torch
+from oracle import dense_mask, grid_mask
 
 from nearfield import _core
 from nearfield.distributed import ShardPlan
+from nearfield.distributed._sequence import Sequence, parts_of, ring_of
 
 
 def tokens(box, layout):
@@ -209,3 +211,54 @@ def test_printed_and_drawn():
 def test_errors(error, layout, window, more):
     with pytest.raises(error, match=r"^\[.*got .*expected"):
         ShardPlan(layout, window, **more)
+
+
+# ---- sequences
+
+
+def zigzag(tokens, ranks):
+    parts = parts_of("", "query", "zigzag", [sum(map(len, p)) for p in _slabs(tokens, ranks)], 1)
+    return Sequence.of(parts, parts, 1)
+
+
+def _slabs(tokens, ranks):
+    cuts = [len(x) for x in torch.arange(tokens).tensor_split(2 * ranks)]
+    ends = list(itertools.accumulate(cuts, initial=0))
+    slabs = [range(a, b) for a, b in itertools.pairwise(ends)]
+    return [(slabs[r], slabs[2 * ranks - 1 - r]) for r in range(ranks)]
+
+
+@pytest.mark.parametrize("ranks", range(1, 17))
+def test_causal_work_is_balanced_in_a_zigzag(ranks):
+    """Within 10 % of the mean from 20 tokens per rank on, and all pairs are somebody's."""
+    for tokens in (*range(20 * ranks, 20 * ranks + 2 * ranks + 1), 1000):
+        sequence = zigzag(tokens, ranks)
+        work = [sequence.work(rank) for rank in range(ranks)]
+        assert sum(work) == tokens * (tokens + 1) // 2
+        assert max(work) <= 1.1 * sum(work) / ranks, (tokens, work)
+    held = [sorted(t for ((a, b),) in part for t in range(a, b)) for part in zigzag(1000, ranks).queries]
+    assert held == [sorted((*a, *b)) for a, b in _slabs(1000, ranks)]
+
+
+@pytest.mark.parametrize("pattern", ["contiguous", "zigzag"])
+@pytest.mark.parametrize("causal", [0, 1, 2])
+def test_a_ring_meets_every_visible_pair_once(pattern, causal):
+    """At every step a rank has the keys of one other, and what it computes is what the mask says."""
+    generator = random.Random(0)
+    for ranks, queries, keys in ((1, 5, 7), (2, 9, 9), (3, 10, 14), (4, 14, 10), (5, 3, 4)):
+        lengths = (queries, keys)
+        mask = dense_mask(queries, keys, (None, "tl", "br")[causal])
+        if pattern == "zigzag":
+            cuts = [[sum(map(len, p)) for p in _slabs(n, ranks)] for n in lengths]
+        else:
+            cuts = [generator.choice(compositions(n, ranks)) for n in lengths]
+        sides = [parts_of("", "x", pattern, c, 1) for c in cuts]
+        sequence, met = Sequence.of(*sides, causal), torch.zeros_like(mask, dtype=torch.int)
+        for rank in range(ranks):
+            ring = ring_of(sequence, rank)
+            for step, tasks in enumerate(ring.tasks):
+                assert not tasks or step <= ring.last[(rank - step) % ranks]
+                for ((a, b),), ((c, d),) in tasks:
+                    met[a:b, c:d] += 1
+                    assert any(k[0][0] <= c and d <= k[0][1] for k in sides[1][(rank - step) % ranks])
+        assert met.max() <= 1 and bool((met.bool() | ~mask).all())
