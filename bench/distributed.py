@@ -201,7 +201,8 @@ def table(found, times, link) -> str:
             lines.append(
                 f"| {problem.name} | {size} | {megabytes[0]:.3f} / {megabytes[1]:.3f} MB | "
                 f"{megabytes[2]:.3f} / {megabytes[3]:.3f} MB, {sent} on every rank | "
-                f"{shown[0]} | {shown[1]} | {whole} | {model} | {max(r['memory'] for r in rows) / 1e6:.0f} MB | "
+                f"{shown[0]} | {shown[1]} | {whole} | {model} | "
+                f"{max(r['memory'] for r in rows) / 1e6:.0f} MB | "
                 f"{max(r['slab'] for r in rows) / 1e6:.0f} MB |"
             )
     return "\n".join(lines)
@@ -230,8 +231,8 @@ def main():
     text = (
         f"# Sharded attention on one machine\n\n{name}, {cores} cores, one thread per rank, float32, 4 heads "
         f"of 64, PyTorch {torch.__version__}. Made by `python bench/distributed.py`, which says what the "
-        f"columns mean.\n\n{table(found, times, link)}\n\nThe link, measured: {link.rate / 1e9:.2f} GB/s each way, "
-        f"{1e6 * link.latency:.0f} us per message.\n"
+        f"columns mean.\n\n{table(found, times, link)}\n\nThe link, measured: {link.rate / 1e9:.2f} "
+        f"GB/s each way, {1e6 * link.latency:.0f} us per message.\n"
     )
     print(text)
     if args.out:

@@ -120,8 +120,8 @@ def meshes(problem, ranks):
 
 
 def best(problem, alone, gpus, heads=1):
-    """(seconds of both passes, passes, mesh, dims) of the fastest mesh on so many GPUs, `heads` of which share
-    the heads of one slab."""
+    """(seconds of both passes, passes, mesh, dims) of the fastest mesh on so many GPUs, `heads` of which
+    share the heads of one slab."""
     ranks, found = gpus // heads, []
     if ranks == 1:
         work = alone / heads

@@ -5,9 +5,9 @@
     torchrun --nproc-per-node 2 examples/digits/sharded.py [--epochs 5] [--pictures N]
 
 Every rank holds a slab of rows of every picture and of all tokens made from it. The attention layers fetch
-the keys that their windows need, the convolutions a row of each neighbour; the parameters are the same on every
-rank, and their gradients are added up after each step. Prints both loss curves, which are the same but for
-rounding. Needs what `pip install '.[demo]'` installs.
+the keys that their windows need, the convolutions a row of each neighbour; the parameters are the same on
+every rank, and their gradients are added up after each step. Prints both loss curves, which are the same but
+for rounding. Needs what `pip install '.[demo]'` installs.
 """
 
 import argparse
