@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What ranks do in test_distributed.py: sharded calls beside the same call unsharded, which each computes."""
 
+import copy
 import functools
 import itertools
+import pickle
 import random
 from unittest import mock
 
@@ -198,6 +200,35 @@ def neighborhoods(rank, seed, count, shapes, dtype):
         neighborhood(rank, random_neighborhood(generator, shapes), dtype)
 
 
+def by_collective(rank):
+    """Many ranks agree by one all-gather: made to by a low limit."""
+    from nearfield.distributed import _agree
+
+    with mock.patch.object(_agree, "_PAIRWISE", 1):
+        neighborhoods(rank, 9, 4, ((2, 2), (3,)), torch.float64)
+
+
+def meshes_in_another_order(rank):
+    """A mesh may list its ranks in any order; ranks that do so differently are told."""
+    prepare(rank)
+    mesh = dist.DeviceMesh("cpu", torch.tensor([2, 0, 3, 1]))
+    whole = normal((1, 9, 2, 4), 0, torch.float64)
+    x = nd.shard(whole, mesh)
+    out = nd.neighborhood_attention(x, x, x, 5, mesh=mesh, shard_dims=0)
+    close(nd.unshard(out, mesh), nf.na1d(whole, whole, whole, 5), torch.float64, "out")
+    other = mesh_of(4) if rank == 1 else mesh
+    try:
+        nd.neighborhood_attention(x, x, x, 5, mesh=other, shard_dims=0)
+    except ValueError as error:
+        assert "order of the ranks" in str(error), error
+    else:
+        raise AssertionError("no error")
+    empty = torch.zeros(0, 3, 2, 4, requires_grad=True)  # no batch
+    out = nd.neighborhood_attention(empty, empty, empty, 3, mesh=mesh, shard_dims=0)
+    out.sum().backward()
+    assert out.shape == empty.shape == empty.grad.shape
+
+
 # ---- sequences
 
 
@@ -352,6 +383,13 @@ def neighborhood_module(mesh, dims):
         out = module(slab)
     out.backward(nd.shard(upstream, mesh, dims))
     nd.sum_gradients(module.parameters(), mesh)
+    assert copy.deepcopy(module)._ranks is module._ranks and f"shard_dims={dims}" in repr(module)
+    try:
+        pickle.dumps(module)
+    except TypeError as error:
+        assert "got a module on a mesh to pickle" in str(error)
+    else:
+        raise AssertionError("pickled")
     close(out, nd.shard(expected, mesh, dims), torch.float64, "out")
     close(slab.grad, nd.shard(whole.grad, mesh, dims), torch.float64, "dx")
     for name, p in alone.named_parameters():
@@ -426,6 +464,21 @@ def halos(rank):
             close(out, nd.shard(expected, mesh, dims, sizes=sizes), torch.float64, "convolution")
             (mine,) = torch.autograd.grad(out, slab, nd.shard(upstream, mesh, dims, sizes=sizes))
             close(mine, nd.shard(gradient, mesh, dims, sizes=sizes), torch.float64, "its gradient")
+
+
+def example(rank, words):
+    """The losses of examples/digits/sharded.py, whole and sharded."""
+    import sys
+    from pathlib import Path
+
+    sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "digits"))
+    import sharded
+
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    try:
+        return [run.train_loss for run in sharded.main(words)]
+    finally:
+        torch.use_deterministic_algorithms(deterministic)
 
 
 # ---- compiled

@@ -46,6 +46,14 @@ def test_long_sweep(ranks, seed):
     ranks.run("distributed_cases.sequences", seed, 60, (2, 3, 4), torch.float64)
 
 
+def test_many_ranks_agree_by_a_collective(ranks):
+    ranks.run("distributed_cases.by_collective")
+
+
+def test_order_of_ranks_and_empty_batches(ranks):
+    ranks.run("distributed_cases.meshes_in_another_order")
+
+
 def test_modules(ranks):
     ranks.run("distributed_cases.modules")
 
@@ -66,6 +74,14 @@ def test_only_the_halo_travels(ranks):
     ranks.run("distributed_cases.traffic")
 
 
+def test_the_example_on_four_ranks(ranks):
+    """The digits transformer on one row of tokens per rank: the loss of one process."""
+    pytest.importorskip("sklearn")
+    for one, many in ranks.run("distributed_cases.example", ["--epochs", "2", "--pictures", "64"]):
+        assert many == pytest.approx(one, rel=1e-4)
+
+
+@pytest.mark.full
 def test_the_example_under_torchrun():
     """The digits transformer on two ranks, launched as users do: the loss of one process."""
     pytest.importorskip("sklearn")
@@ -80,7 +96,7 @@ def test_the_example_under_torchrun():
         str(script),
     ]
     done = subprocess.run(
-        [*words, "--epochs", "2", "--pictures", "96"], capture_output=True, text=True, timeout=120
+        [*words, "--epochs", "2", "--pictures", "64"], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [line.split() for line in done.stdout.splitlines() if re.match(r" +\d+ +[\d.]+ ", line)]

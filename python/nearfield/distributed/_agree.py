@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import functools
 import json
+import zlib
 from collections import Counter
 
 import torch
-import torch.distributed as dist
-from torch.distributed.distributed_c10d import _resolve_process_group
 
 from ._team import Team
 
@@ -33,7 +32,9 @@ def agree(team: Team, common: dict, own: dict, seed: int = 0, device=None) -> tu
         ValueError: on every rank, naming the rank and what differed.
         PeerError: a rank does not answer.
     """
-    text = json.dumps([{"op": team.op, **common}, own], separators=(",", ":")).encode()
+    order = zlib.crc32(repr(team.members).encode())  # two ranks of one group may order its ranks differently
+    common = {"op": team.op, "order of the ranks": order, **common}
+    text = json.dumps([common, own], separators=(",", ":")).encode()
     said, seeds = _tell(team, text, False, seed, device)
     _compare(team.op, said)
     return said, seeds[0]
@@ -77,16 +78,10 @@ def _tell(team: Team, text: bytes, is_error: bool, seed: int, device):
 def _from_all(team: Team, message) -> list[bytes]:
     if team.size == 1:
         return [message.cpu().numpy().tobytes()]
-    heard = torch.empty(team.size, _LENGTH, dtype=torch.uint8, device=message.device)
     if team.size > _PAIRWISE:
-        group = _resolve_process_group(team.name)
-        rows = list(heard.unbind(0))
-        try:
-            dist.all_gather(rows, message, group=group)
-        except RuntimeError as error:
-            raise team.lost("arguments", range(team.size), "answer from one of", error) from error
-        heard = heard[list(team.members)]
+        heard = team.gather(message)
     else:
+        heard = torch.empty(team.size, _LENGTH, dtype=torch.uint8, device=message.device)
         others = [place for place in range(team.size) if place != team.rank]
         heard[team.rank] = message
         team.exchange("arguments", [(p, message) for p in others], [(p, heard[p]) for p in others]).wait()

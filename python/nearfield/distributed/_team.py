@@ -7,7 +7,7 @@ Every wait is bounded (`set_timeout`). A peer that died or does not answer gives
 
 from __future__ import annotations
 
-import functools
+import weakref
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from torch.distributed.distributed_c10d import _resolve_process_group
 from .. import _arguments as arguments
 
 _timeout = timedelta(seconds=120)
+_TAG = 0x6E66  # keeps these messages apart from others of the program, where the backend knows tags
 
 
 class PeerError(RuntimeError):
@@ -57,7 +58,9 @@ class Team(NamedTuple):
         messages += [("way to", dist.isend, *x) for x in sends]
         messages = [m for m in messages if m[3].numel()]
         operations = [
-            dist.P2POp(function, tensor.view(torch.uint8), group=group, group_peer=self.members[place])
+            dist.P2POp(
+                function, tensor.view(torch.uint8), group=group, tag=_TAG, group_peer=self.members[place]
+            )
             for _, function, place, tensor in messages
         ]
         try:
@@ -65,6 +68,15 @@ class Team(NamedTuple):
         except RuntimeError as error:
             raise self.lost(what, [m[2] for m in messages], "way to", error) from error
         return Exchange(self, what, messages, works)
+
+    def gather(self, message) -> torch.Tensor:
+        """[size, ...]: the messages of all ranks, in the order of their places, by one collective."""
+        group, rows = _resolve_process_group(self.name), [torch.empty_like(message) for _ in self.members]
+        try:
+            dist.all_gather(rows, message, group=group, async_op=True).wait(_timeout)
+        except RuntimeError as error:
+            raise self.lost("arguments", range(self.size), "answer from one of", error) from error
+        return torch.stack([rows[member] for member in self.members])
 
     def lost(self, what: str, places, direction: str, error) -> PeerError:
         ranks = ", ".join(str(p) for p in sorted(set(places)))
@@ -124,8 +136,19 @@ def _outside(op: str) -> ValueError:
     )
 
 
-@functools.lru_cache(64)
+# By identity: meshes of one shape are equal, also after the process group was made anew.
+_teams: dict[int, tuple[weakref.ref, Team | None]] = {}
+
+
 def _team_of_mesh(mesh) -> Team | None:
+    known = _teams.get(id(mesh))
+    if known is None or known[0]() is not mesh:
+        known = _teams[id(mesh)] = (weakref.ref(mesh), _make_team(mesh))
+        weakref.finalize(mesh, _teams.pop, id(mesh), None)
+    return known[1]
+
+
+def _make_team(mesh) -> Team | None:
     ranks = mesh.mesh.flatten().tolist()
     if mesh.get_coordinate() is None:
         return None

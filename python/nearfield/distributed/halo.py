@@ -13,7 +13,8 @@ from .. import _arguments as arguments
 from .._shard_call import lse_dtype
 from . import _boxes as boxes
 from . import _operators as operators
-from ._agree import agree, said_by
+from ._agree import agree, said_by, telling
+from ._team import team_of
 from .sharding import check_slab, held_by
 
 
@@ -29,10 +30,11 @@ def halo(slab, width, mesh, shard_dims=(0,)):
     the halo of the place where it would be.
     """
     op = "halo"
-    team, mesh_shape, dims = check_slab(op, slab, mesh, shard_dims, "contiguous")
-    width = arguments.per_axis(op, "width", width, len(dims), int)
-    if min(width) < 0:
-        raise ValueError(f"[{op}] got width {width}, expected numbers from 0 on")
+    with telling(team_of(op, mesh)[0]):
+        team, mesh_shape, dims = check_slab(op, slab, mesh, shard_dims, "contiguous")
+        width = arguments.per_axis(op, "width", width, len(dims), int)
+        if min(width) < 0:
+            raise ValueError(f"[{op}] got width {width}, expected numbers from 0 on")
     spec = operators.written(
         team, mesh_shape=mesh_shape, shard_dims=dims, pattern="contiguous", width=tuple(width)
     )

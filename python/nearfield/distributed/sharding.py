@@ -50,7 +50,8 @@ def unshard(slab, mesh, shard_dims=(0,), *, pattern="contiguous"):
     """The whole tensor from every rank's slab, on every rank; the opposite of `shard`, for slabs of any
     extents. Its backward pass takes this rank's part of the gradient, which is the same on all ranks."""
     op = "unshard"
-    team, mesh_shape, dims = check_slab(op, slab, mesh, shard_dims, pattern)
+    with telling(team_of(op, mesh)[0]):
+        team, mesh_shape, dims = check_slab(op, slab, mesh, shard_dims, pattern)
     spec = operators.written(team, mesh_shape=mesh_shape, shard_dims=dims, pattern=pattern)
     return gather_slabs(slab, spec)[0] if team.size > 1 else slab
 
@@ -75,6 +76,7 @@ def sum_gradients(parameters, mesh) -> None:
 
 
 def check_slab(op: str, tensor, mesh, shard_dims, pattern):
+    """(team, shape of the mesh, shard_dims); raises for other arguments than these."""
     team, mesh_shape = team_of(op, mesh)
     arguments.check_tensor(op, "tensor", tensor)
     dims = check_shard_dims(op, shard_dims, len(mesh_shape), tensor.dim() - 1)
