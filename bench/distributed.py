@@ -6,7 +6,7 @@
 
 Every rank is a process with one thread, on gloo. Bytes are those that were handed to torch.distributed, per
 forward and backward pass, without the 4 KiB per pair of ranks by which calls are agreed on; the halo is
-`ShardPlan`'s. Exposed: the time in which a rank waited for others, agreement included. Memory: the peak of
+`ShardPlan`'s. Exposed: the time in which a rank handed messages over or waited for them, agreement included. Memory: the peak of
 forward and backward above what the inputs take. Times are medians of calls; with more ranks than cores
 only bytes and memory mean anything. Two cores at work share caches and memory, so the model starts from
 the whole problem on one core while the other one computes it too (the column "both cores, whole").
@@ -42,7 +42,7 @@ CALLS = 5
 
 
 class Counted:
-    """Bytes and waiting of this process's exchanges, while it lasts."""
+    """Bytes of this process's exchanges, and the time that it spends in them, while it lasts."""
 
     def __enter__(self):
         self.sent, self.waited = 0, 0.0
@@ -52,7 +52,10 @@ class Counted:
         def exchange(team, what, sends, receives):
             if what != "arguments":
                 counted.sent += sum(x.numel() * x.element_size() for _, x in sends)
-            return counted._exchange(team, what, sends, receives)
+            begin = time.perf_counter()
+            one = counted._exchange(team, what, sends, receives)
+            counted.waited += time.perf_counter() - begin
+            return one
 
         def wait(one):
             begin = time.perf_counter()
