@@ -6,10 +6,11 @@
 
 Every rank is a process with one thread, on gloo. Bytes are those that were handed to torch.distributed, per
 forward and backward pass, without the 4 KiB per pair of ranks by which calls are agreed on; the halo is
-`ShardPlan`'s. Exposed: the time in which a rank handed messages over or waited for them, agreement included.
-Memory: the peak of forward and backward above what the inputs take. Times are medians of calls; with more ranks
-than cores only bytes and memory mean anything. Two cores at work share caches and memory, so the model starts from
-the whole problem on one core while the other one computes it too (the column "both cores, whole").
+`ShardPlan`'s. Exposed: the time in which a rank handed messages over or waited for them, agreement
+included. Memory: the peak of forward and backward above what the inputs take. Times are medians of calls;
+with more ranks than cores only bytes and memory mean anything. Two cores at work share caches and memory,
+so the model starts from the whole problem on one core while the other one computes it too (the column "both
+cores, whole").
 """
 
 import argparse
