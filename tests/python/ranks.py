@@ -6,7 +6,8 @@
         results = ranks.run("distributed_cases.some_function", argument)   # one per rank
 
 The function gets the argument behind the rank's number, and runs on all ranks at once. An exception on any
-rank fails the call with every rank's traceback; a rank that does not answer in time, or dies, too.
+rank fails the call with every rank's traceback; a rank that hangs or dies, too. Hanging is not the same as slow:
+a rank that still computes is waited for, however little of a busy machine it gets.
 """
 
 import importlib
@@ -14,6 +15,7 @@ import multiprocessing
 import os
 import socket
 import sys
+import time
 import traceback
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -53,9 +55,21 @@ def _serve(rank, size, port, pipe):
             pipe.send((False, traceback.format_exc()))
 
 
+def _seconds_computed(process):
+    """Processor time of a process and its threads (Linux; elsewhere the clock, so that limits are never met)."""
+    try:
+        words = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        return 0.0 if Path("/proc").exists() else time.monotonic()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class Ranks:
-    def __init__(self, size, timeout=120):
-        self.size, self.timeout = size, timeout
+    """size: processes. patience: seconds without an answer in which no rank computes; ranks that wait for each
+    other then hang."""
+
+    def __init__(self, size, patience=120):
+        self.size, self.patience = size, patience
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             port = s.getsockname()[1]
@@ -80,10 +94,16 @@ class Ranks:
     def _collect(self, what):
         results, missing = [None] * self.size, dict(zip(self._pipes, range(self.size), strict=True))
         failures, died = [], []
+        idle, computed = 0, 0.0
         while missing:
+            # Looks, not the clock, are counted: this process may have been stopped, too.
+            ready = wait(list(missing), 1)
+            now = sum(_seconds_computed(self._processes[rank]) for rank in missing.values())
+            idle = 0 if ready or abs(now - computed) > 0.2 else idle + 1
+            if idle == 0:
+                computed = now
             # The others of a rank that failed may wait for it: no longer than a failure takes to be told.
-            ready = wait(list(missing), 10 if failures or died else self.timeout)
-            if not ready:
+            if idle > (10 if failures or died else self.patience):
                 failures.append(f"---- ranks {sorted(missing.values())} do not answer")
                 break
             for pipe in ready:
