@@ -7,11 +7,13 @@
 Work is counted by queries, since every query of a window sees as many keys; what travels is `ShardPlan`'s,
 for the rank in the middle of the mesh, which fetches most. A pass takes
 
-    agreement + max(inner queries, halo) + border queries,     halo = latency per message + bytes / rate
+    agreement + max(inner queries, halo) + border queries + copies,    halo = latency per message + bytes / rate
 
 where inner queries are those that need no halo; with links inside a node and between nodes at the same time,
-the slower one counts. The backward pass takes 2.5 times the work and sends gradients home as float32 for
-16-bit keys, while the inner queries run. bench/distributed.py holds the model against two processes.
+the slower one counts. Where the processor that computes also sends (gloo), the two add up. Copies are what a
+rank moves within its memory: results into the slab, messages, and the keys that border queries see. The
+backward pass takes 2.5 times the work unless measured, and sends gradients home as float32 for 16-bit keys,
+while the inner queries run. bench/distributed.py holds the model against two processes.
 """
 
 import argparse
@@ -29,6 +31,15 @@ class Link:
     name: str
     rate: float  # bytes per second and rank, each way
     latency: float  # seconds per message
+    overlaps: bool = True  # it carries bytes while the ranks compute
+
+
+@dataclass(frozen=True)
+class Machine:
+    link: Link
+    copies: float  # bytes per second that a rank copies within its memory
+    between: Link | None = None  # the link between nodes
+    node: int | None = None  # ranks of one
 
 
 @dataclass(frozen=True)
@@ -55,6 +66,7 @@ class Passes:
 NVLINK = Link("NVLink 4, in a node of 8", 450e9, 4e-6)
 INFINIBAND = Link("InfiniBand NDR, one port per GPU", 50e9, 8e-6)
 NODE = 8
+COPIES = 1.3e12  # bytes per second of one H100: half of 2.6 TB/s, since a copy reads and writes
 
 # Forward seconds on one H100 that the design note of the GPU kernels expects for bf16 (not measured).
 GPU = [
@@ -79,34 +91,42 @@ LARGE = [
 AGREEMENT = 2e-5  # seconds; one all-gather of 4 KiB in a node
 
 
-def predict(problem, mesh, dims, alone, link, between=None, node=None, itemsize=2, heads=1) -> Passes:
-    """A pass on `mesh`, from the seconds of a forward pass on one rank. between: the link between nodes of
-    `node` ranks. heads: GPUs that share the heads (tensor parallel): work and bytes fall by as much."""
-    plan = problem.plan(mesh, dims)
+def predict(problem, mesh, dims, alone, machine, itemsize=2, heads=1, alone_backward=None) -> Passes:
+    """A pass on `mesh`, from the seconds of a forward pass on one rank, and of a backward pass if they are
+    known. heads: GPUs that share the heads (tensor parallel): work and bytes fall by as much."""
+    plan, link = problem.plan(mesh, dims), machine.link
     rank = plan.rank_at(tuple(n // 2 for n in mesh))
     share, slab = plan.share(rank), boxes.volume(plan.slab(rank))
-    work = alone * slab / math.prod(problem.layout) / heads
+    part = slab / math.prod(problem.layout) / heads
     inner = sum(boxes.volume(task.queries) for task in share.local) / max(slab, 1)
-    per_token = 2 * problem.heads / heads * problem.dim * itemsize
-    times, total = {}, 0
+    one = problem.heads / heads * problem.dim * itemsize  # bytes of a token in one tensor
+    times, fetched = {}, 0
     for peer, message in share.fetch:
-        outside = between is not None and peer // node != rank // node
-        size = sum(map(boxes.volume, message)) * per_token
+        outside = machine.between is not None and peer // machine.node != rank // machine.node
+        size = sum(map(boxes.volume, message)) * 2 * one
         n, amount = times.get(outside, (0, 0))
         times[outside] = (n + 1, amount + size)
-        total += size
+        fetched += size
+    links = {False: link, True: machine.between}
 
-    def travel(factor):
-        links = {False: link, True: between}
-        return max(
+    def seconds(work, factor, copied):
+        travel = max(
             (links[o].latency * n + factor * b / links[o].rate for o, (n, b) in times.items()), default=0
         )
+        ready = work * inner
+        both = max(ready, travel) if link.overlaps else ready + travel
+        agreement = AGREEMENT if link.overlaps else link.latency
+        return agreement * (plan.ranks > 1) + both + work * (1 - inner) + copied / machine.copies
 
-    wait = AGREEMENT if between is not None else (link.latency if plan.ranks > 1 else 0)
-    forward = wait + max(work * inner, travel(1)) + work * (1 - inner)
-    home = 1 if itemsize == 4 else 2
-    backward = wait + 2.5 * work * (1 - inner) + max(2.5 * work * inner, travel(home))
-    return Passes(forward, backward, int(total))
+    # Results go to their slab; messages are packed; keys that lie in several pieces are put together.
+    pieced = sum(boxes.volume(task.keys) for task in share.remote) * 2 * one
+    wide = 1 if itemsize == 4 else 2  # gradients of 16-bit keys are float32
+    gathered = sum(boxes.volume(task.keys) for task in (*share.local, *share.remote)) * 2 * one
+    forward = seconds(alone * part, 1, slab * one + fetched + pieced)
+    # Backward dK and dV begin as zeros, what each task finds is added, and what came home.
+    copies = slab * one + 2 * slab * one * wide + pieced + (gathered + fetched) * wide
+    work = (2.5 * alone if alone_backward is None else alone_backward) * part
+    return Passes(forward, seconds(work, wide, copies), int(fetched))
 
 
 def meshes(problem, ranks):
@@ -126,9 +146,9 @@ def best(problem, alone, gpus, heads=1):
     if ranks == 1:
         work = alone / heads
         return 3.5 * work, Passes(work, 2.5 * work, 0), (1,), (0,)
-    node = max(NODE // heads, 1)
+    machine = Machine(NVLINK, COPIES, INFINIBAND, max(NODE // heads, 1))
     for mesh, dims in meshes(problem, ranks):
-        passes = predict(problem, mesh, dims, alone, NVLINK, INFINIBAND, node, heads=heads)
+        passes = predict(problem, mesh, dims, alone, machine, heads=heads)
         found.append((passes.forward + passes.backward, passes, mesh, dims))
     return min(found, key=lambda x: x[0])
 
