@@ -1,6 +1,6 @@
 # Copyright 2026 The nearfield authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Sharded neighborhoods on this machine: time at 1 and 2 ranks, bytes and memory at 1, 2 and 4, beside the model.
+"""Sharded neighborhoods on this machine: time at 1 and 2 ranks, bytes and memory at 1, 2, 4, and the model.
 
     python bench/distributed.py [--out bench/results/NAME.md]
 
@@ -68,9 +68,9 @@ def table(times, memory) -> str:
     """Markdown."""
     machine = times[2][0][1]
     lines = [
-        "| problem | ranks | bytes sent per rank, forward / backward | halo / its gradient | forward (exposed) | "
-        "backward (exposed) | whole, forward / backward | model, forward / backward | peak memory per rank | "
-        "slabs of q, k, v, out |",
+        "| problem | ranks | bytes sent per rank, forward / backward | halo / its gradient | "
+        "forward (exposed) | backward (exposed) | whole, forward / backward | model, forward / backward | "
+        "peak memory per rank | slabs of q, k, v, out |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for i, problem in enumerate(PROBLEMS):
@@ -91,8 +91,8 @@ def table(times, memory) -> str:
                 model = f"{1e3 * passes.forward:.1f} / {1e3 * passes.backward:.1f} ms"
             lines.append(
                 f"| {problem.name} | {size} | {sent} / {back} MB | {halo} / {home} MB, "
-                f"{'equal' if same else 'DIFFERENT'} on every rank | {shown[0]} | {shown[1]} | {whole} | {model} "
-                f"| {max(r['memory'] for r in rows) / 1e6:.0f} MB | "
+                f"{'equal' if same else 'DIFFERENT'} on every rank | {shown[0]} | {shown[1]} | {whole} | "
+                f"{model} | {max(r['memory'] for r in rows) / 1e6:.0f} MB | "
                 f"{max(r['slab'] for r in rows) / 1e6:.0f} MB |"
             )
     return "\n".join(lines) + sharded.footer(machine)

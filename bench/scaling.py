@@ -7,7 +7,7 @@
 Work is counted by queries, since every query of a window sees as many keys; what travels is `ShardPlan`'s,
 for the rank in the middle of the mesh, which fetches most. A pass takes
 
-    agreement + max(inner queries, halo) + border queries + copies,    halo = latency per message + bytes / rate
+    agreement + max(inner queries, halo) + border queries + copies,  halo = latency per message + bytes / rate
 
 where inner queries are those that need no halo; with links inside a node and between nodes at the same time,
 the slower one counts. Where the processor that computes also sends (gloo), the two add up. Copies are what a

@@ -1,6 +1,6 @@
 # Copyright 2026 The nearfield authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Sharded dense attention on this machine: time at 1 and 2 ranks, bytes and memory at 1, 2 and 4, beside a model.
+"""Sharded dense attention on this machine: time at 1 and 2 ranks, bytes and memory at 1, 2, 4, and a model.
 
     python bench/sequences.py [--out bench/results/NAME.md]
 
@@ -137,7 +137,8 @@ def table(times, memory) -> str:
             lines.append(
                 f"| {method}, {pattern} | {size} | {most[0]} / {most[1]} MB | "
                 f"{'equal' if same else 'DIFFERENT'} on every rank | {shown[0]} | {shown[1]} | {predicted} | "
-                f"{max(r['memory'] for r in rows) / 1e6:.0f} MB | {max(r['slab'] for r in rows) / 1e6:.0f} MB |"
+                f"{max(r['memory'] for r in rows) / 1e6:.0f} MB | "
+                f"{max(r['slab'] for r in rows) / 1e6:.0f} MB |"
             )
     whole = " / ".join(f"{1e3 * x:.0f}" for x in alone)
     note = f"\n\nThe whole on one core while the other computes it, too, forward / backward: {whole} ms."

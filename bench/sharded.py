@@ -16,10 +16,10 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from scaling import Link, Machine
 
 import nearfield.distributed as nd
 from nearfield.distributed import _team
-from scaling import Link, Machine
 
 
 class Counted:
@@ -182,16 +182,17 @@ def heading(title, made_by) -> str:
     models = [x for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("model name")]
     name = models[0].partition(":")[2].strip() if models else "unknown processor"
     return (
-        f"# {title}\n\n{name}, {len(os.sched_getaffinity(0))} cores, one thread per rank, float32, 4 heads of "
-        f"64, PyTorch {torch.__version__}. Made by `python {made_by}`, which says what the columns mean.\n\n"
+        f"# {title}\n\n{name}, {len(os.sched_getaffinity(0))} cores, one thread per rank, float32, 4 heads "
+        f"of 64, PyTorch {torch.__version__}. Made by `python {made_by}`, which says what the "
+        "columns mean.\n\n"
     )
 
 
 def footer(machine) -> str:
     return (
         f"\n\nMeasured between two ranks at once: {machine.link.rate / 1e9:.2f} GB/s each way, "
-        f"{1e6 * machine.link.latency:.0f} us per message, {machine.copies / 1e9:.2f} GB/s of copies into new "
-        "memory.\n"
+        f"{1e6 * machine.link.latency:.0f} us per message, {machine.copies / 1e9:.2f} GB/s of copies into "
+        "new memory.\n"
     )
 
 

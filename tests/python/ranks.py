@@ -6,8 +6,8 @@
         results = ranks.run("distributed_cases.some_function", argument)   # one per rank
 
 The function gets the argument behind the rank's number, and runs on all ranks at once. An exception on any
-rank fails the call with every rank's traceback; a rank that hangs or dies, too. Hanging is not the same as slow:
-a rank that still computes is waited for, however little of a busy machine it gets.
+rank fails the call with every rank's traceback; a rank that hangs or dies, too. Slow is not hanging: a rank
+that still computes is waited for, however little of a busy machine it gets.
 """
 
 import importlib
@@ -56,7 +56,7 @@ def _serve(rank, size, port, pipe):
 
 
 def _seconds_computed(process):
-    """Processor time of a process and its threads (Linux; elsewhere the clock, so that limits are never met)."""
+    """Of a process and its threads (Linux; elsewhere the clock, so that limits are never met)."""
     try:
         words = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
     except FileNotFoundError:
@@ -65,8 +65,7 @@ def _seconds_computed(process):
 
 
 class Ranks:
-    """size: processes. patience: seconds without an answer in which no rank computes; ranks that wait for each
-    other then hang."""
+    """size: processes. patience: seconds without an answer in which no rank computes: they hang."""
 
     def __init__(self, size, patience=120):
         self.size, self.patience = size, patience

@@ -74,6 +74,12 @@ def test_only_the_halo_travels(ranks):
     ranks.run("distributed_cases.traffic")
 
 
+@pytest.mark.parametrize("law", ["wide_gradients", "overlap", "same_sums", "chosen"])
+def test_what_is_exchanged(ranks, law):
+    """16-bit gradients in float32; computing in the meantime; sums in rank order; the method chosen."""
+    ranks.run(f"distributed_cases.{law}")
+
+
 def test_the_example_on_four_ranks(ranks):
     """The digits transformer on one row of tokens per rank: the loss of one process."""
     pytest.importorskip("sklearn")
