@@ -67,3 +67,12 @@ def zigzag(extent: int, ranks: int, rank: int, unit: int = 1) -> tuple[tuple[int
     """The two slabs of a rank, r and 2P-1-r of an axis cut in 2P; unit: tokens of each step along it."""
     cuts = intervals(unit * size for size in cut(extent, 2 * ranks))
     return cuts[rank], cuts[2 * ranks - 1 - rank]
+
+
+def coordinate(mesh, rank: int) -> tuple[int, ...]:
+    """The place of a rank in a mesh of these extents; ranks count in raster order."""
+    place = []
+    for n in reversed(mesh):
+        place.append(rank % n)
+        rank //= n
+    return tuple(reversed(place))

@@ -137,7 +137,7 @@ def _slabs(op: str, given, layouts):
     """(layout, sizes of the slabs along each dimension of the mesh) from every rank's slab."""
     mesh, dims = given["mesh_shape"], given["shard_dims"]
     layout, sizes = list(layouts[0]), []
-    places = [_coordinate(mesh, rank) for rank in range(len(layouts))]
+    places = [boxes.coordinate(mesh, rank) for rank in range(len(layouts))]
     for axis in range(len(layout)):
         dim = dims.index(axis) if axis in dims else None
         first = {}  # coordinate -> the first rank there
@@ -163,14 +163,6 @@ def _slabs(op: str, given, layouts):
             "argument layout"
         )
     return tuple(layout), [part for _, part in sorted(sizes)]
-
-
-def _coordinate(mesh, rank: int):
-    place = []
-    for n in reversed(mesh):
-        place.append(rank % n)
-        rank //= n
-    return tuple(reversed(place))
 
 
 # ---- dense attention

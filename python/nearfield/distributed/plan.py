@@ -109,11 +109,7 @@ class ShardPlan:
 
     def coordinate(self, rank: int) -> tuple[int, ...]:
         """The place of a rank in the mesh."""
-        place = []
-        for n in reversed(self.mesh_shape):
-            place.append(rank % n)
-            rank //= n
-        return tuple(reversed(place))
+        return boxes.coordinate(self.mesh_shape, rank)
 
     def rank_at(self, coordinate) -> int:
         rank = 0
