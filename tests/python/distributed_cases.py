@@ -643,6 +643,23 @@ def overlap(rank):
     assert ring == ["keys and values", "compute", "wait"] * 4, ring
 
 
+def blocking(rank):
+    """Results are the same where every exchange ends before the next begins, as a backend with one stream of
+    messages (NCCL) may have it."""
+    from nearfield.distributed import _team
+
+    exchange = _team.Team.exchange
+
+    def at_once(*arguments):
+        posted = exchange(*arguments)
+        posted.wait()
+        return posted
+
+    with mock.patch.object(_team.Team, "exchange", at_once):
+        neighborhoods(rank, 5, 4, ((3,), (2, 2)), torch.float64)
+        sequences(rank, 5, 25, (2, 3, 4), torch.float64)
+
+
 def same_sums(rank):
     """Sums over ranks are added in rank order: the same bits everywhere, even where order shows."""
     prepare(rank)

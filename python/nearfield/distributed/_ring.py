@@ -51,13 +51,15 @@ def backward(team: Team, call: GlobalCall, ring: Ring, tensors, out, lse, grads,
     grad_query = torch.zeros(query.shape, dtype=work, **place)
     sums = [None if x is None else torch.zeros(x.shape, dtype=work, **place) for x in more]
     views = [Rows(ring.queries, x) for x in (query, out, lse, *grads, grad_query)]
-    rank, n, what, pending = team.rank, team.size, "gradients of keys and values", []
-    right, left = (rank + 1) % n, (rank - 1) % n
+    rank, n, what = team.rank, team.size, "gradients of keys and values"
     mine = torch.zeros(pieces.count(ring.keys[rank], key, value), dtype=work, **place)
-    grad, arriving = mine, None
+    arrived = travelling = None
+    # Exchanges come in one order on all ranks, keys and gradients of step 0, of step 1, ...: where a message
+    # holds up those behind it (NCCL), both ends of each must be found.
     for step, block, owner in _blocks(team, ring, key, value):
+        part = None
         if block is not None:
-            part = mine if step == 0 else grad.new_zeros(grad.shape)
+            part = mine if step == 0 else block.new_zeros(block.shape, dtype=work)
             keys, grad_keys = (Pieces(pieces.opened(x, ring.keys[owner], key, value)) for x in (block, part))
             for task, extra in _tasks(ring, step, more):
                 q, *rest, grad_q = (v.of(task.queries) for v in views)
@@ -68,23 +70,20 @@ def backward(team: Team, call: GlobalCall, ring: Ring, tensors, out, lse, grads,
                 for total, gradient in zip(sums, gradients[3:], strict=True):
                     if gradient is not None:
                         total += gradient
-            if step:
-                arriving.wait()
-                grad += part
-            if step < ring.last[owner]:
-                pending.append(team.exchange(what, [(right, grad)], []))
-            elif step:
-                pending.append(team.exchange(what, [(owner, grad)], []))
-        # Messages of a pair are matched by their order: these gradients were sent before the next keys are.
-        coming = (rank - step - 1) % n
+        sends, receives, coming = [], [], (rank - step - 1) % n
+        if step:
+            travelling.wait()  # what the ranks before added
+            part = None if part is None else arrived.add_(part)
+        if part is not None and ring.last[owner]:
+            sends = [((rank + 1) % n if step < ring.last[owner] else owner, part)]
         if step + 1 < n and step + 1 <= ring.last[coming]:
-            grad = mine.new_empty(pieces.count(ring.keys[coming], key, value))
-            arriving = team.exchange(what, [], [(left, grad)])
-    if ring.last[rank]:  # the sum of all, this rank's own part first
-        mine = torch.empty_like(mine)
-        pending.append(team.exchange(what, [], [((rank + ring.last[rank]) % n, mine)]))
-    for exchange in pending:
-        exchange.wait()
+            arrived = mine.new_empty(pieces.count(ring.keys[coming], key, value))
+            receives.append(((rank - 1) % n, arrived))
+        if step and step == ring.last[rank]:  # the sum of all, this rank's own part first
+            mine = torch.empty_like(mine)
+            receives.append(((rank + step) % n, mine))
+        travelling = team.exchange(what, sends, receives)
+    travelling.wait()
     grad_key, grad_value = _laid_out(mine, ring.keys[rank], key, value)
     gradients = (grad_query, grad_key, grad_value, *sums)
     inputs = (query, key, value, *more)
