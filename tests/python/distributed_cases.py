@@ -229,6 +229,28 @@ def meshes_in_another_order(rank):
     assert out.shape == empty.shape == empty.grad.shape
 
 
+def part_of_the_world(rank):
+    """A mesh of two dimensions that is not the whole world needs no group of its own, nor names."""
+    prepare(rank)
+    whole = normal((1, 4, 9, 2, 4), 0, torch.float64).requires_grad_()
+    expected = nf.na2d(whole, whole, whole, 3)
+    for mesh in (
+        dist.init_device_mesh("cpu", (2, 1, 2), mesh_dim_names=("data", "rows", "columns"))[
+            "rows", "columns"
+        ],
+        dist.DeviceMesh("cpu", torch.tensor([[0], [3]])),
+    ):
+        if mesh.get_coordinate() is None:
+            continue
+        x = nd.shard(whole, mesh, (0, 1))
+        out = nd.neighborhood_attention(x, x, x, 3, mesh=mesh, shard_dims=(0, 1))
+        close(nd.unshard(out, mesh, (0, 1)), expected, torch.float64, "out")
+        gradients = (
+            torch.autograd.grad(y.square().sum(), whole, retain_graph=True)[0] for y in (out, expected)
+        )
+        close(*gradients, torch.float64, "gradient")
+
+
 # ---- sequences
 
 
@@ -528,6 +550,30 @@ def compiled(rank):
             torch.testing.assert_close(*results)
 
 
+def compiled_of_many_shapes(rank):
+    """Sizes and numbers may be symbols of a compiled graph."""
+    if rank >= 2:
+        return prepare(rank)
+    prepare(rank)
+    mesh, x = mesh_of(2), normal((1, 6, 5, 2, 4), 0, torch.float32)
+    attention = nf.Attention(48, 4, apply_qk_norm=True, use_rope=False)
+    layer = nf.NeighborhoodAttention2D(48, 4, 3, mesh=mesh, shard_dims=(0,))
+    wide = normal((1, 6, 5, 48), 1, torch.float32)
+    cases = [
+        (lambda x, n: nd.neighborhood_attention(x, x, x, n, mesh=mesh, shard_dims=0), x, (1, 3, 4)),
+        (lambda x, s: nd.neighborhood_attention(x, x, x, 3, scale=s, mesh=mesh, shard_dims=0), x, (0.3, 0.5)),
+        (lambda x, n: nd.attention(*[x[:, :, :n].flatten(1, 2)] * 3, group=mesh), x, (5, 3)),
+        (lambda x, n: attention(*[x[:, :, :n]] * 3, cp_group=mesh), wide, (5, 2)),
+        (lambda x, n: layer(x[:, :, :n]), wide, (5, 3)),
+        (lambda x, n: nd.halo(x, n, mesh), x, (1, 2, 3)),
+    ]
+    for function, tensor, numbers in cases:
+        torch._dynamo.reset()
+        one = torch.compile(function, fullgraph=True, dynamic=True, backend="aot_eager")
+        for number in numbers:
+            torch.testing.assert_close(one(tensor, number), function(tensor, number))
+
+
 # ---- what is sent
 
 
@@ -698,115 +744,3 @@ def chosen(rank):
     dist.send(torch.full((4096,), rank + 1, dtype=torch.uint8), group_dst=peer, group=group)
     coming.wait()
     assert bool((theirs == peer + 1).all())
-
-
-# ---- errors
-
-
-def refused(rank, size, change, odd):
-    """The text of the error that every rank must raise when rank `odd` makes another call; the group is then
-    as good as new."""
-    prepare(rank)
-    if rank >= size:
-        return None
-    mesh, call = mesh_of(size), _call_of(size)
-    call(mesh)
-    try:
-        call(mesh, **(change if rank == odd else {}))
-    except Exception as error:
-        text = f"{type(error).__name__}: {error}"
-    else:
-        text = None
-    call(mesh)
-    return text
-
-
-def _call_of(size):
-    def call(mesh, function=nd.neighborhood_attention, **change):
-        dtype = change.pop("dtype", torch.float32)
-        shape = change.pop("shape", (1, 4, 6, 2, 8))
-        more = change.pop("additional", 2)
-        q = change.pop("query", torch.ones(shape, dtype=dtype))
-        kv = torch.ones(change.pop("key_shape", shape), dtype=dtype)
-        extra = torch.ones(shape[0], more, 2, 8, dtype=dtype)
-        if change.pop("gradient", False):
-            kv.requires_grad_()
-        fixed = {
-            "kernel_size": 3,
-            "additional_keys": extra,
-            "additional_values": extra,
-            "mesh": mesh,
-            "shard_dims": (0,),
-        }
-        fixed.update(change)
-        if function is nd.attention:
-            return function(q.flatten(1, 2), kv.flatten(1, 2), kv.flatten(1, 2), group=mesh)
-        return function(q, kv, kv, **fixed)
-
-    return lambda mesh, **change: call(mesh, **change)
-
-
-def other_function(rank):
-    prepare(rank)
-    try:
-        _call_of(4)(mesh_of(4), function=nd.attention if rank == 2 else nd.neighborhood_attention)
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-
-
-def wrong_mesh(rank):
-    """Refused by every rank alone: nothing is sent."""
-    import pytest
-
-    prepare(rank)
-    call = _call_of(4)
-    for error, mesh in ((TypeError, None), (TypeError, "mesh")):
-        with pytest.raises(error, match=r"^\[neighborhood_attention\] got .*expected"):
-            call(mesh)
-    if rank >= 2:
-        with pytest.raises(ValueError, match="no part of"):
-            call(mesh_of(2))
-    with pytest.raises(ValueError, match="expected one axis for each"):
-        call(mesh_of(4), shard_dims=(0, 1))
-    with pytest.raises(NotImplementedError, match=r"torch\.func"):
-        torch.func.vmap(lambda x: call(mesh_of(4), query=x))(torch.ones(2, 1, 4, 6, 2, 8))
-    q = torch.ones(1, 4, 6, 2, 8, requires_grad=True)
-    out = call(mesh_of(4), query=q)
-    (gradient,) = torch.autograd.grad(out.sum(), q, create_graph=True)
-    if gradient.requires_grad:
-        with pytest.raises(NotImplementedError, match="second"):
-            gradient.sum().backward()
-
-
-def lost(rank, how, odd, seconds):
-    """One rank goes away in the middle; what the others say, and after how long."""
-    import os
-    import time
-
-    from nearfield.distributed import _team
-
-    nd.set_timeout(seconds)
-    call = _call_of(dist.get_world_size())
-    mesh = mesh_of(dist.get_world_size())
-    call(mesh)
-    if rank == odd and how == "dies":
-        os._exit(7)
-    if rank == odd and how == "hangs":
-        time.sleep(3 * seconds)
-        return None
-    if rank == odd:  # dies between the agreement and its keys
-        exchange = _team.Team.exchange
-
-        def leave(team, what, *messages):
-            if what != "arguments":
-                os._exit(7)
-            return exchange(team, what, *messages)
-
-        _team.Team.exchange = leave
-    begin = time.monotonic()
-    try:
-        call(mesh)
-        call(mesh)
-    except nd.PeerError as error:
-        return str(error), time.monotonic() - begin
-    return "no error", time.monotonic() - begin

@@ -54,6 +54,10 @@ def test_order_of_ranks_and_empty_batches(ranks):
     ranks.run("distributed_cases.meshes_in_another_order")
 
 
+def test_a_mesh_that_is_a_part_of_the_world(ranks):
+    ranks.run("distributed_cases.part_of_the_world")
+
+
 def test_modules(ranks):
     ranks.run("distributed_cases.modules")
 
@@ -114,3 +118,7 @@ def test_the_example_under_torchrun():
 
 def test_compiled_in_one_graph(ranks):
     ranks.run("distributed_cases.compiled")
+
+
+def test_compiled_of_many_shapes(ranks):
+    ranks.run("distributed_cases.compiled_of_many_shapes")

@@ -39,7 +39,7 @@ CHANGES = [
         {"additional": 5},
         r"got additional_keys float32 cpu \[1, 5, 2, 8\] on rank 1, expected .*\[1, 2, 2, 8\]",
     ),
-    ({"gradient": True}, r"got gradients \[.*True.*\] on rank 1"),
+    ({"gradient": True}, r"got requires_grad of key, value on rank 1, expected no input"),
     # What one rank refuses before it can say what it was called with.
     ({"query": [1.0]}, r"got query of type list|got an error on rank 1, expected none; there: .*type list"),
     ({"kernel_size": 2.5}, r"kernel_size of type float"),
@@ -51,7 +51,7 @@ CHANGES = [
 @pytest.mark.parametrize("change, pattern", CHANGES, ids=[next(iter(c)) for c, _ in CHANGES])
 @pytest.mark.parametrize("size", [3])
 def test_every_rank_says_what_differs(ranks, change, pattern, size):
-    said = ranks.run("distributed_cases.refused", size, change, 1)
+    said = ranks.run("distributed_error_cases.refused", size, change, 1)
     for text in said[:size]:
         assert text and re.search(pattern, text), text
         assert re.match(r"(ValueError|TypeError): \[neighborhood_attention\] got ", text), text
@@ -61,45 +61,79 @@ def test_every_rank_says_what_differs(ranks, change, pattern, size):
 
 def test_two_ranks_disagree(ranks):
     """No majority: the first rank counts."""
-    said = ranks.run("distributed_cases.refused", 2, {"stride": 2}, 0)
+    said = ranks.run("distributed_error_cases.refused", 2, {"stride": 2}, 0)
     assert said[0] == said[1] and "got stride [1, 1] on rank 1, expected [2, 2], that of rank 0" in said[0]
 
 
 def test_windows_that_do_not_fit_are_refused_by_all(ranks):
     for size in (2, 4):
-        said = ranks.run("distributed_cases.refused", size, {"key_shape": (1, 4, 6, 2, 7)}, 0)
+        said = ranks.run("distributed_error_cases.refused", size, {"key_shape": (1, 4, 6, 2, 7)}, 0)
         assert len(set(said[:size])) == 1 and "ValueError: [neighborhood_attention] got key" in said[0]
 
 
 def test_different_functions(ranks):
-    said = ranks.run("distributed_cases.other_function")
+    said = ranks.run("distributed_error_cases.other_function")
     assert len({s.partition(" got ")[2] for s in said}) == 1
     assert all("got op attention on rank 2, expected neighborhood_attention" in text for text in said)
 
 
 def test_wrong_meshes_and_transforms(ranks):
-    ranks.run("distributed_cases.wrong_mesh")
+    ranks.run("distributed_error_cases.wrong_mesh")
 
 
-@pytest.mark.parametrize("how", ["dies", "dies with its keys"])
+SAYINGS = {
+    "backward_order": r"got the backward pass of call \d+ on rank 1, expected that of call \d+, as on rank 0",
+    "halo": r"\[halo\] got requires_grad of no input on rank 1, expected slab",
+    "parameters": r"\[sum_gradients\] got parameters 2, dtypes and shapes \w+ on rank 1",
+    "no_parameters": r"\[sum_gradients\] got parameters 0, .* on rank 1",
+    "no_parameter": r"\[sum_gradients\] got a parameter of type float",
+    "projection": r"same dtype",
+    "meta": r"got query on device meta, expected cpu or cuda",
+    "axes": r"got query float32 cpu \[1, 1 axes, 2, 4\] on rank 1, expected float32 cpu \[1, 2 axes, 2, 4\]",
+}
+
+
+@pytest.mark.parametrize("what", SAYINGS)
+def test_every_function_says_what_differs(ranks, what):
+    for text in ranks.run("distributed_error_cases.one_rank_says", what)[:2]:
+        assert text and re.search(SAYINGS[what], text), text
+
+
+def test_arguments_of_shard(ranks):
+    ranks.run("distributed_error_cases.arguments_of_shard")
+
+
+@pytest.mark.parametrize("way", ["forward", "backward"])
+def test_a_rank_that_fails_inside(way):
+    """Nothing it sends later is taken for what it owes."""
+    with Ranks(3) as ranks:
+        results = ranks.run("distributed_error_cases.fails_inside", way, 3.0)
+    assert results[1][0] == "MemoryError: no memory"
+    for rank in (0, 2):
+        assert "got no answer from rank 1" in results[rank][0], results
+    for rank in range(3):
+        assert f"whose last call failed on rank {rank}, expected one in step" in results[rank][1], results
+
+
+@pytest.mark.parametrize("how", ["dies", "dies with its keys", "dies with its gradients"])
 def test_a_rank_that_dies(how):
     """At once: the connection is closed."""
     with Ranks(3) as ranks:
         with pytest.raises(RankFailed) as failure:
-            ranks.run("distributed_cases.lost", how, 1, 20.0)
+            ranks.run("distributed_error_cases.lost", how, 1, 20.0)
         assert failure.value.died == (1,), failure.value
         results = failure.value.results
     for rank in (0, 2):
         text, seconds = results[rank]
-        assert text.startswith("[neighborhood_attention] got no ") and f"on rank {rank} " in text, text
+        assert text.startswith("[neighborhood_attention"), text
+        assert re.search(rf"\] got no (answer from|way to) rank 1 on rank {rank} ", text), text
         assert seconds < 20
-    assert any("rank 1 on rank" in results[rank][0] for rank in (0, 2))
 
 
 def test_a_rank_that_hangs():
     """After the time that set_timeout gave."""
     with Ranks(3) as ranks:
-        results = ranks.run("distributed_cases.lost", "hangs", 1, 2.0)
+        results = ranks.run("distributed_error_cases.lost", "hangs", 1, 2.0)
     for rank in (0, 2):
         text, seconds = results[rank]
         assert f"got no answer from rank 1 on rank {rank} (arguments), expected one within 2 s" in text, text

@@ -10,6 +10,7 @@ them is computed once and cached.
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import zlib
 from collections import Counter
@@ -19,24 +20,36 @@ import torch
 from ._team import Team
 
 _LENGTH = 4096  # bytes; more than any call says
-_HEADER = 24  # its own length, whether it is an error, a seed
+_HEADER = 32  # its own length, whether it is an error, a seed, of which call it is the backward pass
 _PAIRWISE = 32  # ranks up to which messages go from each to each, so that a missing one has a name
+_REMEMBERED = 256  # combinations of texts
 
 
-def agree(team: Team, common: dict, own: dict, seed: int = 0, device=None) -> tuple[tuple[bytes, ...], int]:
-    """(what every rank said, rank 0's seed), after a check that all ranks said the same in `common`.
+def agree(
+    team: Team, common: dict, own: dict, seed: int = 0, device=None, *, of_call: int = 0
+) -> tuple[tuple[bytes, ...], int]:
+    """(what every rank said, rank 0's seed), after a check that all ranks said the same in `common`. Within
+    `team.turn()`.
 
-    common: names and values (JSON) that must be equal on all ranks; own: what may differ.
+    common: names and values (JSON) that must be equal on all ranks; own: what may differ. of_call: the number
+    of the call whose backward pass this is; it must be equal, too.
 
     Raises:
         ValueError: on every rank, naming the rank and what differed.
         PeerError: a rank does not answer.
     """
-    order = zlib.crc32(repr(team.members).encode())  # two ranks of one group may order its ranks differently
+    # Two ranks of one group may order its ranks differently.
+    order = list(team.members) if team.size <= _PAIRWISE else zlib.crc32(repr(team.members).encode())
     common = {"op": team.op, "order of the ranks": order, **common}
     text = json.dumps([common, own], separators=(",", ":")).encode()
-    said, seeds = _tell(team, text, False, seed, device)
+    said, seeds, of_calls = _tell(team, text, False, seed, device, of_call)
     _compare(team.op, said)
+    for rank, number in enumerate(of_calls):
+        if number != of_calls[0]:
+            raise ValueError(
+                f"[{team.op}] got the backward pass of call {number} on rank {rank}, expected that of call "
+                f"{of_calls[0]}, as on rank 0; all ranks run their backward passes in one order"
+            )
     return said, seeds[0]
 
 
@@ -51,42 +64,70 @@ def said_by(said: tuple[bytes, ...]) -> list[tuple[dict, dict]]:
     return [tuple(json.loads(text)) for text in said]
 
 
-def _tell(team: Team, text: bytes, is_error: bool, seed: int, device):
+def _tell(team: Team, text: bytes, is_error: bool, seed: int, device, of_call: int = 0):
     if len(text) > _LENGTH - _HEADER:
         if not is_error:
             raise ValueError(f"[{team.op}] got arguments of {len(text)} bytes, expected fewer than {_LENGTH}")
         text = text[: _LENGTH - _HEADER]
-    header = b"".join(n.to_bytes(8, "little", signed=True) for n in (len(text), int(is_error), seed))
-    message = torch.frombuffer(bytearray((header + text).ljust(_LENGTH, b"\0")), dtype=torch.uint8)
-    heard = _from_all(team, message if device is None else message.to(device))
-    said, errors, seeds = [], {}, []
-    for rank, words in enumerate(heard):
-        length, failed, its_seed = (
-            int.from_bytes(words[i : i + 8], "little", signed=True) for i in (0, 8, 16)
-        )
-        words = words[_HEADER : _HEADER + length]
-        said.append(words)
-        seeds.append(its_seed)
-        if failed:
-            errors[rank] = words.decode(errors="replace")
+    numbers = (len(text), int(is_error), seed, of_call)
+    header = b"".join(n.to_bytes(8, "little", signed=True) for n in numbers)
+    with team.turn() as group, team.work():
+        if team.size > _PAIRWISE and team.is_whole_group:
+            headers, said = _by_digests(team, group, header, text, device)
+        else:
+            words = _from_all(team, header + text, device)
+            headers = [w[:_HEADER] for w in words]
+            said = tuple(w[_HEADER : _HEADER + _numbers(w)[0]] for w in words)
+        group.calls += 1
+    _, failed, seeds, of_calls = zip(*map(_numbers, headers), strict=True)
+    errors = {rank: words.decode(errors="replace") for rank, words in enumerate(said) if failed[rank]}
     if errors and not is_error:
         rank, words = min(errors.items())
         raise ValueError(f"[{team.op}] got an error on rank {rank}, expected none; there: {words}")
-    return tuple(said), seeds
+    return said, seeds, of_calls
 
 
-def _from_all(team: Team, message) -> list[bytes]:
+def _numbers(header: bytes) -> list[int]:
+    return [int.from_bytes(header[i : i + 8], "little", signed=True) for i in range(0, _HEADER, 8)]
+
+
+def _by_digests(team: Team, group, header: bytes, text: bytes, device):
+    """(headers, texts) of many ranks: texts travel only if their digests were not heard before in this
+    combination. All ranks hear the same, so all remember the same."""
+    digests = [
+        row[: _HEADER + 32]
+        for row in _rows(team.gather(_message(header + hashlib.sha256(text).digest(), device)))
+    ]
+    key = tuple(row[_HEADER:] for row in digests)
+    said = group.heard.get(key)
+    if said is None:
+        longest = max(_numbers(row)[0] for row in digests)
+        rows = _rows(team.gather(_message(text.ljust(longest, b"\0"), device)))
+        said = tuple(row[: _numbers(d)[0]] for row, d in zip(rows, digests, strict=True))
+        if len(group.heard) >= _REMEMBERED:
+            group.heard.pop(next(iter(group.heard)))
+        group.heard[key] = said
+    return [row[:_HEADER] for row in digests], said
+
+
+def _message(words: bytes, device):
+    message = torch.frombuffer(bytearray(words), dtype=torch.uint8)
+    return message if device is None else message.to(device)
+
+
+def _rows(heard) -> list[bytes]:
+    return [row.tobytes() for row in heard.cpu().numpy()]
+
+
+def _from_all(team: Team, words: bytes, device) -> list[bytes]:
     if team.size == 1:
-        return [message.cpu().numpy().tobytes()]
-    if team.size > _PAIRWISE:
-        heard = team.gather(message)
-    else:
-        heard = torch.empty(team.size, _LENGTH, dtype=torch.uint8, device=message.device)
-        others = [place for place in range(team.size) if place != team.rank]
-        heard[team.rank] = message
-        team.exchange("arguments", [(p, message) for p in others], [(p, heard[p]) for p in others]).wait()
-    words = heard.cpu().numpy()
-    return [row.tobytes() for row in words]
+        return [words]
+    message = _message(words.ljust(_LENGTH, b"\0"), device)
+    heard = torch.empty(team.size, _LENGTH, dtype=torch.uint8, device=message.device)
+    others = [place for place in range(team.size) if place != team.rank]
+    heard[team.rank] = message
+    team.exchange("arguments", [(p, message) for p in others], [(p, heard[p]) for p in others]).wait()
+    return _rows(heard)
 
 
 @functools.lru_cache(1024)
@@ -97,8 +138,6 @@ def _compare(op: str, said: tuple[bytes, ...]) -> None:
         expected, count = Counter(values).most_common(1)[0]
         if count == len(values):
             continue
-        if count * 2 <= len(values):
-            expected = values[0]
         rank = next(r for r, value in enumerate(values) if value != expected)
         other = values.index(expected)
         raise ValueError(
@@ -125,7 +164,7 @@ class telling:
         self._team = None
 
     def __exit__(self, kind, error, trace):
-        if isinstance(error, Exception) and self._team is not None:
+        if isinstance(error, Exception) and self._team is not None and not self._team.group.broken:
             refuse(self._team, error, self._device)
         return False
 

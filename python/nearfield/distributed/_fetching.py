@@ -21,7 +21,7 @@ from ._team import Team
 def forward(team: Team, call: GlobalCall, share: Share, tensors, seed):
     """(out, lse, fetched) of this rank's queries; fetched: the keys and values of others, flat."""
     query, key, value, *more = tensors
-    own = _own(share, key, value)
+    own = pieces.own(share.keys, key, value)
     sizes = [pieces.count(boxes, key, value) for _, boxes in share.fetch]
     fetched = key.new_empty(sum(sizes))
     parts = fetched.split(sizes)
@@ -42,11 +42,11 @@ def forward(team: Team, call: GlobalCall, share: Share, tensors, seed):
 def backward(team: Team, call: GlobalCall, share: Share, tensors, out, lse, fetched, grads, seed):
     """The six gradients; those of additional keys and values and of the bias are this rank's part."""
     query, key, value, *more = tensors
-    own = _own(share, key, value)
+    own = pieces.own(share.keys, key, value)
     sizes = [pieces.count(boxes, key, value) for _, boxes in share.fetch]
     work = lse_dtype(key.dtype)
     grad_key, grad_value = (torch.zeros(x.shape, dtype=work, device=x.device) for x in (key, value))
-    grad_own = _own(share, grad_key, grad_value)
+    grad_own = pieces.own(share.keys, grad_key, grad_value)
     grad_fetched = fetched.new_zeros(fetched.shape, dtype=work)
     grad_parts = grad_fetched.split(sizes)
     grad_query = query.new_empty(query.shape)
@@ -84,11 +84,6 @@ class Rows:
             return None
         origin, view = next(pair for pair in self._held if pieces.boxes.contains(pair[0], box))
         return view[pieces.boxes.slices(box, origin)]
-
-
-def _own(share: Share, key, value) -> Pieces:
-    keys, values = pieces.held(key, share.keys), pieces.held(value, share.keys)
-    return Pieces((box, k, v) for (box, k), (_, v) in zip(keys, values, strict=True))
 
 
 def _all(share: Share, own: Pieces, parts, key, value) -> Pieces:

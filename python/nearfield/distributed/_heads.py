@@ -68,8 +68,7 @@ def _of_rank(team: Team, more):
 
 def _shape(team: Team, x, side):
     """Of the tensor of all tokens of this rank's heads."""
-    tokens = sum(boxes.volume(box) for part in side for box in part)
-    return x.shape[0], tokens, x.shape[2] // team.size, x.shape[3]
+    return x.shape[0], sum(_tokens(side, r) for r in range(team.size)), x.shape[2] // team.size, x.shape[3]
 
 
 def _to_heads(team: Team, tensors, sides):

@@ -87,6 +87,12 @@ class Pieces:
                 yield piece, common
 
 
+def own(held_boxes, key, value) -> Pieces:
+    """A rank's keys and values, in boxes one behind the other."""
+    keys, values = held(key, held_boxes), held(value, held_boxes)
+    return Pieces((box, k, v) for (box, k), (_, v) in zip(keys, values, strict=True))
+
+
 def packed(own: Pieces, message, like) -> torch.Tensor:
     """A flat message of boxes of one's own keys and values."""
     if not message:

@@ -7,6 +7,8 @@ from __future__ import annotations
 import functools
 from typing import NamedTuple
 
+import torch
+
 from .._shard_call import GlobalCall
 from . import _boxes as boxes
 from ._agree import said_by
@@ -215,7 +217,7 @@ def _attention(op: str, given, tables, shapes, rank: int) -> Resolved:
 
 
 def _cheapest(key, value, tokens: int) -> str:
-    itemsize = {"float64": 8, "float32": 4}.get(key[0], 2)
+    itemsize = getattr(torch, key[0]).itemsize
     channels = key[2][-1] + value[2][-1]
     total = tokens * key[2][0] * key[2][-2] * channels * itemsize
     return "gather" if total <= GATHER_BYTES else "ring"

@@ -94,8 +94,7 @@ def _blocks(team: Team, ring: Ring, key, value):
     """(step, flat keys and values or None where nobody here or behind needs them, their owner) for every
     step; the next ones travel in the meantime."""
     rank, n = team.rank, team.size
-    held = pieces.held(key, ring.keys[rank]), pieces.held(value, ring.keys[rank])
-    own = Pieces((box, k, v) for (box, k), (_, v) in zip(*held, strict=True))
+    own = pieces.own(ring.keys[rank], key, value)
     block = pieces.packed(own, ring.keys[rank], key)
     for step in range(n):
         owner, coming = (rank - step) % n, (rank - step - 1) % n

@@ -2,11 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ranks of one sharded call, in the order of its slabs, and how messages travel between them.
 
-Every wait is bounded (`set_timeout`). A peer that died or does not answer gives a PeerError that names it.
+Every wait is bounded (`set_timeout`). A peer that died or does not answer gives a PeerError that names it. A
+process that left a call half done, for whatever reason, makes no further ones with that group: its messages
+would be taken for others.
 """
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import weakref
 from datetime import timedelta
 from typing import NamedTuple
@@ -18,7 +22,9 @@ from torch.distributed.distributed_c10d import _resolve_process_group
 from .. import _arguments as arguments
 
 _timeout = timedelta(seconds=120)
-_TAG = 0x6E66  # keeps these messages apart from others of the program, where the backend knows tags
+# Where the backend knows tags they keep these messages apart from others of the program, and of other calls.
+_TAG = 0x6E660000
+_WORD = 0xFFFF
 
 
 class PeerError(RuntimeError):
@@ -37,6 +43,19 @@ def set_timeout(seconds) -> float:
     return before.total_seconds()
 
 
+class _Group:
+    """What this process knows of a group's past. All ranks see the same calls in the same order."""
+
+    def __init__(self):
+        self.lock = threading.RLock()  # one call at a time: the messages of two would mix
+        self.calls = 0
+        self.broken: str | None = None  # why no call is possible any more
+        self.heard: dict = {}  # what ranks said before, by its digests
+
+
+_groups: dict[tuple[int, tuple[int, ...]], tuple[weakref.ref, _Group]] = {}
+
+
 class Team(NamedTuple):
     """rank, size: this process's place among the slabs, and their number. members: place -> rank in group."""
 
@@ -49,34 +68,76 @@ class Team(NamedTuple):
     def size(self) -> int:
         return len(self.members)
 
+    @property
+    def group(self) -> _Group:
+        process_group = _resolve_process_group(self.name)
+        key = id(process_group), tuple(sorted(self.members))
+        known = _groups.get(key)
+        if known is None or known[0]() is not process_group:
+            known = _groups[key] = (weakref.ref(process_group), _Group())
+            weakref.finalize(process_group, _groups.pop, key, None)
+        return known[1]
+
+    @contextlib.contextmanager
+    def turn(self):
+        """One call at a time."""
+        group = self.group
+        with group.lock:
+            if group.broken:
+                raise PeerError(
+                    f"[{self.op}] got a process group whose last call failed on rank {self.rank}, expected "
+                    f"one in step; end this process ({group.broken})"
+                )
+            yield group
+
+    @contextlib.contextmanager
+    def work(self):
+        """What the ranks do together once they agreed. An error of one rank in it leaves the group broken."""
+        try:
+            yield
+        except BaseException as error:
+            self.group.broken = f"{type(error).__name__}: {error}"
+            raise
+
     def exchange(self, what: str, sends, receives) -> Exchange:
         """Starts sending and receiving; both are lists of (place, contiguous tensor), with at most one
         message in each direction per pair, in any order. The tensors must not be touched before wait()."""
         group = _resolve_process_group(self.name)
+        tag = _TAG + (0 if what == "arguments" else 1 + self.group.calls % _WORD)
         # Receives come first: a wait in this order names the peer that is missing.
         messages = [("answer from", dist.irecv, *x) for x in receives]
         messages += [("way to", dist.isend, *x) for x in sends]
         messages = [m for m in messages if m[3].numel()]
         operations = [
             dist.P2POp(
-                function, tensor.view(torch.uint8), group=group, tag=_TAG, group_peer=self.members[place]
+                function, tensor.view(torch.uint8), group=group, tag=tag, group_peer=self.members[place]
             )
             for _, function, place, tensor in messages
         ]
-        try:
-            works = dist.batch_isend_irecv(operations) if operations else []
-        except RuntimeError as error:
-            raise self.lost(what, [m[2] for m in messages], "way to", error) from error
+        # NCCL takes all at once, or they wait for each other; others one by one, to know which one fails.
+        parts = [operations] if dist.get_backend(group) == "nccl" else [[x] for x in operations]
+        works, places = [], [m[2] for m in messages]
+        for i, part in enumerate(parts):
+            try:
+                works += dist.batch_isend_irecv(part) if part else []
+            except RuntimeError as error:
+                lost = places if len(parts) < len(places) else [places[i]]
+                raise self.lost(what, lost, "way to", error) from error
         return Exchange(self, what, messages, works)
 
     def gather(self, message) -> torch.Tensor:
-        """[size, ...]: the messages of all ranks, in the order of their places, by one collective."""
+        """[size, ...]: the messages of all ranks, in the order of their places, by one collective of the
+        whole group."""
         group, rows = _resolve_process_group(self.name), [torch.empty_like(message) for _ in self.members]
         try:
             dist.all_gather(rows, message, group=group, async_op=True).wait(_timeout)
         except RuntimeError as error:
             raise self.lost("arguments", range(self.size), "answer from one of", error) from error
         return torch.stack([rows[member] for member in self.members])
+
+    @property
+    def is_whole_group(self) -> bool:
+        return self.size == _resolve_process_group(self.name).size()
 
     def lost(self, what: str, places, direction: str, error) -> PeerError:
         ranks = ", ".join(str(p) for p in sorted(set(places)))
@@ -118,6 +179,9 @@ def team_of(op: str, mesh) -> tuple[Team, tuple[int, ...]]:
                 "torch.distributed.init_process_group() first"
             )
         raise TypeError(f"[{op}] got None, expected a DeviceMesh or a process group")
+    outside = dist.GroupMember.NON_GROUP_MEMBER  # what new_group() returns to those outside
+    if type(mesh) is type(outside) and mesh == outside:
+        raise _outside(op)
     if isinstance(mesh, dist.ProcessGroup):
         if mesh.rank() < 0:
             raise _outside(op)
@@ -154,9 +218,9 @@ def _make_team(mesh) -> Team | None:
         return None
     if mesh.ndim == 1:
         group = mesh.get_group()
-    elif sorted(ranks) == list(range(dist.get_world_size())):
-        group = dist.group.WORLD
+    elif mesh.device_type == "cpu" or sorted(ranks) == list(range(dist.get_world_size())):
+        group = dist.group.WORLD  # messages go from rank to rank and need no group of their own
     else:
-        group = mesh._flatten().get_group()
+        group = mesh._flatten().get_group()  # NCCL: all ranks of a communicator make it, together
     members = tuple(dist.get_group_rank(group, r) for r in ranks)
     return Team("", group.group_name, ranks.index(dist.get_rank()), members)

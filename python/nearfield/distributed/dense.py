@@ -12,7 +12,7 @@ from ._agree import check_no_transforms, telling
 from ._problem import METHODS
 from ._sequence import PATTERNS
 from ._team import team_of
-from .neighborhood import NAMES, needs_gradients
+from .neighborhood import NAMES, check_input, needs_gradients
 
 _OP = "attention"
 
@@ -94,7 +94,7 @@ def attend_sequence(
     with telling(team):
         check_no_transforms(op)
         for name, x in zip(NAMES, tensors, strict=False):
-            arguments.check_tensor(op, name, x, optional=name not in NAMES[:3])
+            check_input(op, name, x)
         if len(shape) != 1:
             raise ValueError(f"[{op}] got a mesh of {len(shape)} dimensions, expected one; take mesh['name']")
         arguments.check_bool(op, "is_causal", is_causal)
@@ -117,10 +117,10 @@ def attend_sequence(
             pattern=pattern,
             method=method,
             units=units,
-            gradients=needs_gradients(tensors),
+            **needs_gradients(tensors),
         )
         tensors = arguments.autocast(*tensors)
     more = [operators.replicated(x, n, team) for n, x in zip(NAMES[3:5], tensors[3:], strict=True)]
     seed = seed_of(dropout_p, tensors[0])
-    out, lse, *_ = operators.attend(*tensors[:3], *more, None, seed, spec)
+    out, lse, *_ = operators.attend(*tensors[:3], *more, None, seed, *spec)
     return (out, lse) if return_lse else out

@@ -35,17 +35,23 @@ def halo(slab, width, mesh, shard_dims=(0,)):
         width = arguments.per_axis(op, "width", width, len(dims), int)
         if min(width) < 0:
             raise ValueError(f"[{op}] got width {width}, expected numbers from 0 on")
+    gradient = torch.is_grad_enabled() and slab.requires_grad
     spec = operators.written(
-        team, mesh_shape=mesh_shape, shard_dims=dims, pattern="contiguous", width=tuple(width)
+        team,
+        mesh_shape=mesh_shape,
+        shard_dims=dims,
+        pattern="contiguous",
+        width=tuple(width),
+        **{"requires_grad of": "slab" if gradient else "no input"},
     )
-    return extend(slab, spec)
+    return extend(slab, *spec)[0]
 
 
 @functools.lru_cache(256)
-def _plan(op: str, given: str, said: tuple[bytes, ...], rank: int):
+def _plan(op: str, said: tuple[bytes, ...], rank: int):
     """(origin of the extended slab as a box that may pass the border, own box, [(peer, box of it)],
     [(peer, own box that it gets)])."""
-    _, words = operators.read(given)
+    words = said_by(said)[0][0]
     shapes = [tuple(own["shape"]) for _, own in said_by(said)]
     slabs = [part[0] for part in held_by(op, words, shapes)]
     grow = dict(zip(words["shard_dims"], words["width"], strict=True))
@@ -65,12 +71,12 @@ def _plan(op: str, given: str, said: tuple[bytes, ...], rank: int):
     return wide(slabs[rank]), slabs[rank], fetch, send
 
 
-def _agreed(slab_shape, tensor, spec):
-    team, given = operators.read(spec)
+def _agreed(team, given, slab_shape, tensor, of_call: int = 0):
     common = {"dtype": str(tensor.dtype), "rank of the tensor": len(slab_shape), "batch": slab_shape[0]}
     own = {"shape": list(slab_shape)}
-    said, _ = agree(team, {**common, **given}, own, 0, operators.device_of(tensor))
-    return team, _plan(team.op, spec, said, team.rank)
+    device = operators.device_of(tensor)
+    said, _ = agree(team, {**common, **given}, own, 0, device, of_call=of_call)
+    return _plan(team.op, said, team.rank)
 
 
 def _rest(box, shape):
@@ -79,59 +85,69 @@ def _rest(box, shape):
 
 
 @torch.library.custom_op("nearfield_distributed::extend", mutates_args=())
-def extend(slab: Tensor, spec: str) -> Tensor:
-    """The slab with its halo."""
-    team, (origin, own, fetch, send) = _agreed(slab.shape, slab, spec)
-    wide = slab.new_zeros(_rest(origin, slab.shape))
-    wide[boxes.slices(own, origin)] = slab
-    parts = [(peer, box, slab.new_empty(_rest(box, slab.shape))) for peer, box in fetch]
-    team.exchange(
-        "halo",
-        [(peer, slab[boxes.slices(box, own)].contiguous().reshape(-1)) for peer, box in send],
-        [(peer, part.view(-1)) for peer, _, part in parts],
-    ).wait()
-    for _, box, part in parts:
-        wide[boxes.slices(box, origin)] = part
-    return wide
+def extend(slab: Tensor, text: str, whole: list[int], real: list[float]) -> tuple[Tensor, Tensor]:
+    """(the slab with its halo, the number of this call)."""
+    team, given = operators.read(text, whole, real)
+    with team.turn() as group:
+        origin, own, fetch, send = _agreed(team, given, slab.shape, slab)
+        with team.work():
+            wide = slab.new_zeros(_rest(origin, slab.shape))
+            wide[boxes.slices(own, origin)] = slab
+            parts = [(peer, box, slab.new_empty(_rest(box, slab.shape))) for peer, box in fetch]
+            team.exchange(
+                "halo",
+                [(peer, slab[boxes.slices(box, own)].contiguous().reshape(-1)) for peer, box in send],
+                [(peer, part.view(-1)) for peer, _, part in parts],
+            ).wait()
+            for _, box, part in parts:
+                wide[boxes.slices(box, origin)] = part
+        return wide, torch.tensor([group.calls], dtype=torch.int64)
 
 
 @torch.library.custom_op("nearfield_distributed::extend_backward", mutates_args=())
-def extend_backward(grad: Tensor, shape: list[int], spec: str) -> Tensor:
+def extend_backward(
+    grad: Tensor, shape: list[int], number: Tensor, text: str, whole: list[int], real: list[float]
+) -> Tensor:
     """The gradient of the slab from that of the slab with its halo."""
-    team, (origin, own, fetch, send) = _agreed(tuple(shape), grad, spec)
+    team, given = operators.read(text, whole, real)
+    team = team._replace(op=f"{team.op}, backward")
     work = lse_dtype(grad.dtype)
-    total = grad[boxes.slices(own, origin)].to(work, copy=True)
-    parts = [(box, grad.new_empty(_rest(box, shape)), peer) for peer, box in send]
-    team.exchange(
-        "gradients of a halo",
-        [(peer, grad[boxes.slices(box, origin)].contiguous().reshape(-1)) for peer, box in fetch],
-        [(peer, part.view(-1)) for _, part, peer in parts],
-    ).wait()
-    for box, part, _ in parts:
-        total[boxes.slices(box, own)] += part
+    with team.turn():
+        origin, own, fetch, send = _agreed(team, given, tuple(shape), grad, int(number.item()))
+        with team.work():
+            total = grad[boxes.slices(own, origin)].to(work, copy=True)
+            parts = [(box, grad.new_empty(_rest(box, shape)), peer) for peer, box in send]
+            team.exchange(
+                "gradients of a halo",
+                [(peer, grad[boxes.slices(box, origin)].contiguous().reshape(-1)) for peer, box in fetch],
+                [(peer, part.view(-1)) for _, part, peer in parts],
+            ).wait()
+            for box, part, _ in parts:
+                total[boxes.slices(box, own)] += part
     return total.to(grad.dtype).contiguous()
 
 
 @extend.register_fake
-def _(slab, spec):
-    _, given = operators.read(spec)
+def _(slab, text, whole, real):
+    _, given = operators.read(text, whole, real)
     shape = list(slab.shape)
     for axis, width in zip(given["shard_dims"], given["width"], strict=True):
         shape[1 + axis] += 2 * width
-    return slab.new_empty(shape)
+    return slab.new_empty(shape), torch.empty(1, dtype=torch.int64)
 
 
 @extend_backward.register_fake
-def _(grad, shape, spec):
+def _(grad, shape, number, text, whole, real):
     return grad.new_empty(shape)
 
 
 def _setup_context(ctx, inputs, output):
-    ctx.shape, ctx.spec = inputs[0].shape, inputs[1]
+    ctx.shape, ctx.spec = inputs[0].shape, inputs[1:]
+    ctx.save_for_backward(output[1])
 
 
-def _backward(ctx, grad):
-    return extend_backward(grad, list(ctx.shape), ctx.spec), None
+def _backward(ctx, grad, _):
+    return extend_backward(grad, list(ctx.shape), *ctx.saved_tensors, *ctx.spec), None, None, None
 
 
 extend.register_autograd(_backward, setup_context=_setup_context)

@@ -98,7 +98,7 @@ def attend_neighborhood(
     with telling(team):
         check_no_transforms(op)
         for name, x in zip(NAMES, tensors, strict=True):
-            arguments.check_tensor(op, name, x, optional=name not in NAMES[:3])
+            check_input(op, name, x)
         rank = tensors[0].dim() - 3
         if not 1 <= rank <= 3:
             raise ValueError(
@@ -122,21 +122,32 @@ def attend_neighborhood(
             mesh_shape=shape,
             shard_dims=check_shard_dims(op, shard_dims, len(shape), rank),
             layout=layout,
-            gradients=needs_gradients(tensors),
+            **needs_gradients(tensors),
         )
         arguments.check_bool(op, "return_lse", return_lse)
         *tensors, bias = arguments.autocast(*tensors)
     more = [operators.replicated(x, n, team) for n, x in zip(NAMES[3:5], tensors[3:], strict=True)]
     bias = operators.replicated(bias, NAMES[5], team) if sum_bias else bias
     seed = seed_of(dropout_p, tensors[0])
-    out, lse, *_ = operators.attend(*tensors[:3], *more, bias, seed, spec)
+    out, lse, *_ = operators.attend(*tensors[:3], *more, bias, seed, *spec)
     return (out, lse) if return_lse else out
 
 
 NAMES = ("query", "key", "value", "additional_keys", "additional_values", "bias")
 
 
-def needs_gradients(tensors) -> list[bool]:
-    """Whether a backward pass may follow, and to what: ranks must agree on it."""
+def check_input(op: str, name: str, x) -> None:
+    arguments.check_tensor(op, name, x, optional=name not in NAMES[:3])
+    if x is not None and x.is_meta:
+        raise ValueError(
+            f"[{op}] got {name} on device meta, expected cpu or cuda; nothing can be sent from there"
+        )
+
+
+def needs_gradients(tensors) -> dict[str, str]:
+    """Which inputs a backward pass may follow to: ranks must agree on it."""
     grad = torch.is_grad_enabled()
-    return [grad and x is not None and x.requires_grad for x in tensors]
+    names = [
+        name for name, x in zip(NAMES, tensors, strict=False) if grad and x is not None and x.requires_grad
+    ]
+    return {"requires_grad of": ", ".join(names) or "no input"}

@@ -53,7 +53,7 @@ class ShardPlan:
         shard_dims,
         sizes=None,
     ):
-        self.layout = _whole(_OP, "layout", layout)
+        self.layout = whole_numbers(_OP, "layout", layout)
         rank = len(self.layout)
         if not 1 <= rank <= 3:
             raise ValueError(f"[{_OP}] got layout {self.layout}, expected 1, 2 or 3 axes")
@@ -62,7 +62,7 @@ class ShardPlan:
             for name, value in (("kernel_size", kernel_size), ("stride", stride), ("dilation", dilation))
         )
         self.is_causal = arguments.per_axis(_OP, "is_causal", is_causal, rank, bool)
-        self.mesh_shape = _whole(_OP, "mesh_shape", mesh_shape)
+        self.mesh_shape = whole_numbers(_OP, "mesh_shape", mesh_shape)
         self.shard_dims = check_shard_dims(_OP, shard_dims, len(self.mesh_shape), rank)
         if min(self.mesh_shape) < 1:
             raise ValueError(f"[{_OP}] got mesh_shape {self.mesh_shape}, expected at least one rank")
@@ -87,7 +87,7 @@ class ShardPlan:
         if sizes is None:
             pairs = zip(self.shard_dims, self.mesh_shape, strict=True)
             return tuple(boxes.cut(self.layout[axis], n) for axis, n in pairs)
-        sizes = tuple(_whole(_OP, "sizes", part) for part in sizes)
+        sizes = tuple(whole_numbers(_OP, "sizes", part) for part in sizes)
         if tuple(map(len, sizes)) != self.mesh_shape:
             raise ValueError(
                 f"[{_OP}] got sizes of {tuple(map(len, sizes))} slabs, expected {self.mesh_shape}, mesh_shape"
@@ -265,7 +265,7 @@ def _tokens(box: Box):
     return itertools.product(*(range(*interval) for interval in box))
 
 
-def _whole(op: str, name: str, values) -> tuple[int, ...]:
+def whole_numbers(op: str, name: str, values) -> tuple[int, ...]:
     if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
         raise TypeError(f"[{op}] got {name} of type {arguments.type_name(values)}, expected a tuple of ints")
     values = tuple(values)
@@ -279,7 +279,7 @@ def check_shard_dims(op: str, shard_dims, dims: int, rank: int) -> tuple[int, ..
     """One axis of the layout for each of the mesh's dimensions."""
     if arguments.is_int(shard_dims):
         shard_dims = (shard_dims,)
-    shard_dims = _whole(op, "shard_dims", shard_dims)
+    shard_dims = whole_numbers(op, "shard_dims", shard_dims)
     if len(shard_dims) != dims:
         raise ValueError(
             f"[{op}] got shard_dims {shard_dims} for a mesh of {dims} dimensions, expected one axis for each"

@@ -9,6 +9,7 @@ A whole tensor is the same on every rank, and so is its gradient: `unshard` pass
 from __future__ import annotations
 
 import math
+import zlib
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ from . import _pieces as pieces
 from ._agree import agree, said_by, telling
 from ._sequence import PATTERNS
 from ._team import team_of
-from .plan import check_shard_dims
+from .plan import check_shard_dims, whole_numbers
 
 
 def shard(tensor, mesh, shard_dims=(0,), *, pattern="contiguous", sizes=None):
@@ -37,13 +38,13 @@ def shard(tensor, mesh, shard_dims=(0,), *, pattern="contiguous", sizes=None):
     """
     op = "shard"
     team, mesh_shape, dims = check_slab(op, tensor, mesh, shard_dims, pattern)
-    axes = max(dims) + 1
-    layout = tuple(tensor.shape[1 : 1 + axes])
+    layout = tuple(tensor.shape[1 : 2 + max(dims)])
+    axes = len(layout)
     parts = _sizes(op, layout, mesh_shape, dims, pattern, sizes)
     mine = _boxes_of(layout, mesh_shape, dims, pattern, parts, team.rank)
     spec = operators.written(team, mesh_shape=mesh_shape, shard_dims=dims, pattern=pattern)
     places = torch.tensor(mine).reshape(-1, axes, 2)
-    return _Shard.apply(tensor, places, spec) if team.size > 1 else tensor
+    return _Shard.apply(tensor, places, *spec) if team.size > 1 else tensor
 
 
 def unshard(slab, mesh, shard_dims=(0,), *, pattern="contiguous"):
@@ -53,23 +54,37 @@ def unshard(slab, mesh, shard_dims=(0,), *, pattern="contiguous"):
     with telling(team_of(op, mesh)[0]):
         team, mesh_shape, dims = check_slab(op, slab, mesh, shard_dims, pattern)
     spec = operators.written(team, mesh_shape=mesh_shape, shard_dims=dims, pattern=pattern)
-    return gather_slabs(slab, spec)[0] if team.size > 1 else slab
+    return gather_slabs(slab, *spec)[0] if team.size > 1 else slab
 
 
 def sum_gradients(parameters, mesh) -> None:
     """Adds up the `.grad` of parameters over all ranks, in rank order: with the same parameters on every
-    rank, each on its own tokens, this makes the gradients those of all tokens. Absent gradients count as
-    zero."""
-    team, _ = team_of("sum_gradients", mesh)
+    rank, in one order, each on its own tokens, this makes the gradients those of all tokens. Absent gradients
+    count as zero.
+
+    Raises:
+        ValueError, TypeError: on every rank, also if the parameters differ in number, dtype or shape.
+    """
+    op = "sum_gradients"
+    team, _ = team_of(op, mesh)
     with telling(team):
+        parameters = list(parameters)
+        for p in parameters:
+            arguments.check_tensor(op, "a parameter", p)
         parameters = [p for p in parameters if p.requires_grad]
-    spec = operators.written(team)
-    for dtype in dict.fromkeys(p.dtype for p in parameters):
-        some = [p for p in parameters if p.dtype == dtype]
-        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in some]
-        total = operators.sum_of_ranks(torch.cat([g.reshape(-1) for g in grads]), "gradients", spec)
-        for p, part in zip(some, total.split([p.numel() for p in some]), strict=True):
-            p.grad = part.view(p.shape).clone()
+    words = [f"{p.dtype} {tuple(p.shape)}" for p in parameters]
+    alike = f"{len(words)}, dtypes and shapes {zlib.crc32(' '.join(words).encode()):08x}"
+    with team.turn():
+        device = operators.device_of(parameters[0]) if parameters else None
+        agree(team, {"parameters": alike}, {}, 0, device)
+        spec = operators.written(team)
+        for dtype in dict.fromkeys(p.dtype for p in parameters):
+            some = [p for p in parameters if p.dtype == dtype]
+            grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in some]
+            flat = torch.cat([g.detach().reshape(-1) for g in grads])
+            total = operators.sum_of_ranks(flat, "gradients", spec.text)
+            for p, part in zip(some, total.split([p.numel() for p in some]), strict=True):
+                p.grad = part.view(p.shape).clone()
 
 
 # ---- arguments
@@ -79,6 +94,8 @@ def check_slab(op: str, tensor, mesh, shard_dims, pattern):
     """(team, shape of the mesh, shard_dims); raises for other arguments than these."""
     team, mesh_shape = team_of(op, mesh)
     arguments.check_tensor(op, "tensor", tensor)
+    if tensor.dim() < 2:
+        raise ValueError(f"[{op}] got a tensor of shape {tuple(tensor.shape)}, expected [B, *layout, ...]")
     dims = check_shard_dims(op, shard_dims, len(mesh_shape), tensor.dim() - 1)
     if pattern not in PATTERNS:
         raise ValueError(f"[{op}] got pattern {pattern!r}, expected one of {', '.join(map(repr, PATTERNS))}")
@@ -90,7 +107,12 @@ def check_slab(op: str, tensor, mesh, shard_dims, pattern):
 def _sizes(op, layout, mesh_shape, dims, pattern, sizes):
     if sizes is None:
         return [boxes.cut(layout[axis], n) for axis, n in zip(dims, mesh_shape, strict=True)]
-    sizes = [tuple(part) for part in sizes]
+    if isinstance(sizes, (str, int)) or len(sizes) != len(dims):
+        raise ValueError(
+            f"[{op}] got sizes {sizes!r}, expected the extents of the slabs for each of the {len(dims)} "
+            "dimensions of the mesh, [(3, 5)] say"
+        )
+    sizes = [whole_numbers(op, "sizes", part) for part in sizes]
     for axis, n, part in zip(dims, mesh_shape, sizes, strict=True):
         if pattern == "zigzag" or len(part) != n or min(part) < 0 or sum(part) != layout[axis]:
             raise ValueError(
@@ -106,9 +128,8 @@ def _boxes_of(layout, mesh_shape, dims, pattern, sizes, rank: int) -> list[Box]:
     if pattern == "zigzag":
         return [(interval, *whole[1:]) for interval in boxes.zigzag(layout[0], mesh_shape[0], rank)]
     box = list(whole)
-    for dim in reversed(range(len(dims))):
-        rank, c = divmod(rank, mesh_shape[dim])
-        box[dims[dim]] = boxes.intervals(sizes[dim])[c]
+    for axis, part, c in zip(dims, sizes, boxes.coordinate(mesh_shape, rank), strict=True):
+        box[axis] = boxes.intervals(part)[c]
     return [tuple(box)]
 
 
@@ -116,13 +137,20 @@ def _boxes_of(layout, mesh_shape, dims, pattern, sizes, rank: int) -> list[Box]:
 
 
 @torch.library.custom_op("nearfield_distributed::gather_slabs", mutates_args=())
-def gather_slabs(slab: Tensor, spec: str) -> tuple[Tensor, Tensor]:
+def gather_slabs(slab: Tensor, text: str, numbers: list[int], real: list[float]) -> tuple[Tensor, Tensor]:
     """(the whole tensor, the boxes of it that are this rank's: int64 [boxes, axes, 2])."""
-    team, given = operators.read(spec)
+    team, given = operators.read(text, numbers, real)
     common = {"dtype": str(slab.dtype), "rank of the tensor": slab.dim(), "batch": slab.shape[0], **given}
-    said, _ = agree(team, common, {"shape": list(slab.shape)}, 0, operators.device_of(slab))
-    shapes = [tuple(own["shape"]) for _, own in said_by(said)]
-    held = held_by(team.op, given, shapes)
+    with team.turn():
+        said, _ = agree(team, common, {"shape": list(slab.shape)}, 0, operators.device_of(slab))
+        shapes = [tuple(own["shape"]) for _, own in said_by(said)]
+        held = held_by(team.op, given, shapes)
+        with team.work():
+            whole = _put_together(team, slab, shapes, held)
+    return whole, torch.tensor(held[team.rank]).reshape(-1, len(held[0][0]), 2)
+
+
+def _put_together(team, slab, shapes, held):
     layout = tuple(max(box[a][1] for part in held for box in part) for a in range(len(held[0][0])))
     axes = len(layout)
     whole = slab.new_empty(slab.shape[0], *layout, *slab.shape[1 + axes :])
@@ -135,7 +163,7 @@ def gather_slabs(slab: Tensor, spec: str) -> tuple[Tensor, Tensor]:
     for part, shape, its in zip(parts, shapes, held, strict=True):
         for box, view in pieces.held(part.view(shape), its):
             whole[boxes.slices(box, ((0, 0),) * axes)] = view
-    return whole, torch.tensor(held[team.rank]).reshape(-1, axes, 2)
+    return whole
 
 
 def held_by(op: str, given, shapes):
@@ -159,8 +187,8 @@ def held_by(op: str, given, shapes):
 
 
 @gather_slabs.register_fake
-def _(slab, spec):
-    _, given = operators.read(spec)
+def _(slab, text, numbers, real):
+    _, given = operators.read(text, numbers, real)
     dims, shape = given["shard_dims"], list(slab.shape)
     for axis in dims:
         shape[1 + axis] = torch.library.get_ctx().new_dynamic_size()
@@ -191,7 +219,7 @@ def _setup_context(ctx, inputs, output):
 
 def _backward(ctx, grad, _):
     (places,) = ctx.saved_tensors
-    return take_boxes(grad, places, list(ctx.shape)), None
+    return take_boxes(grad, places, list(ctx.shape)), None, None, None
 
 
 gather_slabs.register_autograd(_backward, setup_context=_setup_context)
@@ -199,10 +227,10 @@ gather_slabs.register_autograd(_backward, setup_context=_setup_context)
 
 class _Shard(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, tensor, places, spec):
+    def forward(ctx, tensor, places, *spec):
         ctx.spec = spec
         return _take(tensor, places).clone()
 
     @staticmethod
     def backward(ctx, grad):
-        return gather_slabs(grad, ctx.spec)[0], None, None
+        return gather_slabs(grad, *ctx.spec)[0], None, None, None, None

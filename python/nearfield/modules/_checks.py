@@ -46,6 +46,7 @@ def group_size(op: str, group) -> int:
     ranks = size() if callable(size) else None
     if not arguments.is_int(ranks):
         raise TypeError(
-            f"[{op}] got cp_group of type {arguments.type_name(group)}, expected a process group or None"
+            f"[{op}] got cp_group of type {arguments.type_name(group)}, expected a process group, a "
+            "DeviceMesh of one dimension, or None"
         )
     return ranks

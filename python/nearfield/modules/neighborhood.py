@@ -119,16 +119,11 @@ class _NeighborhoodAttention(nn.Module):
         Returns:
             `[B, *layout, embed_dim]`, or that and lse.
         """
-        if self._ranks is not None:
-            with self._ranks.telling():
-                self._check_input(x)
+        if self._ranks is None:
+            query, key, value = self._project(x)
         else:
-            self._check_input(x)
-        heads, kv_heads, dim = self.num_heads, self.num_kv_heads, self.head_dim
-        parts = self.qkv(x).split((heads * dim, kv_heads * dim, kv_heads * dim), -1)
-        query, key, value = (
-            part.unflatten(-1, (n, dim)) for part, n in zip(parts, (heads, kv_heads, kv_heads), strict=True)
-        )
+            with self._ranks.telling():
+                query, key, value = self._project(x)
         attend = _FUNCTIONS[self.na_dim - 1] if self._ranks is None else self._ranks.attend
         out = attend(
             query,
@@ -149,6 +144,13 @@ class _NeighborhoodAttention(nn.Module):
         out, lse = out if return_lse else (out, None)
         out = self.proj_drop(self.proj(out.flatten(-2)))
         return (out, lse) if return_lse else out
+
+    def _project(self, x):
+        """query, key, value: `[B, *layout, heads, head_dim]`."""
+        self._check_input(x)
+        heads, dim = (self.num_heads, self.num_kv_heads, self.num_kv_heads), self.head_dim
+        parts = self.qkv(x).split([n * dim for n in heads], -1)
+        return [part.unflatten(-1, (n, dim)) for part, n in zip(parts, heads, strict=True)]
 
     def _check_input(self, x) -> None:
         arguments.check_tensor(self._name, "x", x)
