@@ -1,0 +1,68 @@
+// Copyright 2026 The nearfield authors.
+// SPDX-License-Identifier: Apache-2.0
+//
+// A state of the page as text: the link (behind the #), the problem string, the call in Python.
+"use strict";
+
+const kDefaults = {
+  1: {extent: [32], window: [7], query: [12], queryTile: [4], keyTile: [4]},
+  2: {extent: [12, 12], window: [5, 5], query: [5, 6], queryTile: [4, 4], keyTile: [4, 4]},
+  3: {extent: [6, 10, 10], window: [3, 5, 5], query: [3, 4, 5], queryTile: [2, 4, 4], keyTile: [2, 4, 4]},
+};
+const kShort = {
+  extent: "x", window: "k", stride: "s", dilation: "d", causal: "c", query: "q", queryTile: "tq", keyTile: "tk",
+};
+
+function defaultState(rank) {
+  const all = (x) => Array(rank).fill(x);
+  const own = structuredClone(kDefaults[rank]);
+  return {rank, stride: all(1), dilation: all(1), causal: all(false), view: "raster", show: "keys", ...own};
+}
+
+// "x=12x12&k=5x5&q=5x6": what is default is left out, but not the layout.
+function toHash(state) {
+  const standard = defaultState(state.rank), parts = [];
+  for (const [name, short] of Object.entries(kShort)) {
+    const text = name === "causal" ? state.causal.map(Number).join("") : state[name].join("x");
+    const usual = name === "causal" ? standard.causal.map(Number).join("") : standard[name].join("x");
+    if (text !== usual || name === "extent") parts.push(`${short}=${text}`);
+  }
+  for (const name of ["view", "show"]) if (state[name] !== standard[name]) parts.push(`${name}=${state[name]}`);
+  return parts.join("&");
+}
+
+// null if the text names no layout; what else is missing or makes no sense is default.
+function fromHash(text) {
+  const given = new URLSearchParams(text.replace(/^#/, ""));
+  const numbers = (short) => (given.get(short) ?? "").split("x").map((n) => (/^\d+$/.test(n) ? Number(n) : NaN));
+  const rank = numbers("x").length;
+  if (!given.has("x") || !(rank in kDefaults) || numbers("x").some(Number.isNaN)) return null;
+  const state = defaultState(rank);
+  for (const [name, short] of Object.entries(kShort)) {
+    if (!given.has(short)) continue;
+    const read = name === "causal" ? [...given.get(short)].map((c) => c === "1") : numbers(short);
+    if (read.length === rank && !read.some(Number.isNaN)) state[name] = read;
+  }
+  if (given.get("view") === "tiles") state.view = "tiles";
+  if (given.get("show") === "queries") state.show = "queries";
+  return state;
+}
+
+function problemString(state) {
+  const axes = (mark, values, usual) =>
+    values.some((v) => v !== usual) ? `:${mark}${values.map(Number).join(mark === "c" ? "" : "x")}` : "";
+  return `na:fwd:f32:b1h4kv4d64:${state.extent.join("x")}:k${state.window.join("x")}` +
+    axes("s", state.stride, 1) + axes("d", state.dilation, 1) + axes("c", state.causal, false);
+}
+
+function pythonCall(state) {
+  const word = (v) => (v === true ? "True" : v === false ? "False" : String(v));
+  const value = (values) =>
+    values.every((v) => v === values[0]) ? word(values[0]) : `(${values.map(word).join(", ")})`;
+  let call = `nf.na${state.rank}d(q, k, v, kernel_size=${value(state.window)}`;
+  for (const [name, argument, usual] of [
+    ["stride", "stride", 1], ["dilation", "dilation", 1], ["causal", "is_causal", false],
+  ])
+    if (state[name].some((v) => v !== usual)) call += `, ${argument}=${value(state[name])}`;
+  return `${call})`;
+}
