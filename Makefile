@@ -26,7 +26,7 @@ export LC_ALL := C.UTF-8
 export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo example bench test test-full setup format lint clean
+.PHONY: help demo example bench docs test test-full setup format lint clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\): *## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -40,10 +40,13 @@ example:  ## train a neighborhood transformer on digits beside a convolutional n
 bench:  ## times every problem of bench/problems beside what else could compute it (bench/README.md)
 	@tools/bench.sh $(ARGS)
 
-test:  ## all tests: layers, layout, C++, Python, sanitizers, installation
+docs:  ## the site, with the explorer, in build/site (index.html opens in a browser)
+	@tools/setup.sh system docs && tools/setup.sh venv && tools/docs.sh
+
+test:  ## all tests: layers, layout, C++, Python, sanitizers, installation, the site
 	@tools/test.sh
 
-test-full:  ## the same with long sweeps, ThreadSanitizer, every SIMD target, a clean wheel install
+test-full:  ## the same with long sweeps, ThreadSanitizer, every SIMD target, a browser, a clean wheel install
 	@tools/test.sh --full
 
 setup:  ## only the set-up of the other targets: packages, $(VENV), nearfield installed into it

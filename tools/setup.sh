@@ -6,7 +6,8 @@
 # already done:
 #
 #   tools/setup.sh system   compiler, CMake, Highway, GoogleTest: installed with apt-get by root,
-#                           otherwise named, and the script stops
+#                           otherwise named, and the script stops; `system docs`: also clang and lld for
+#                           wasm32 (in CI always), `system browser`: also Chromium, if root can
 #   tools/setup.sh venv     the virtual environment $VENV with $TORCH and all that tests and demo need;
 #                           a torch that is already there is left as it is
 #   tools/setup.sh wheel    builds nearfield and installs it into $VENV, if a source has changed
@@ -39,13 +40,24 @@ missing_packages() {
     command -v qemu-aarch64 >/dev/null || echo qemu-user
     [ -d /usr/src/googletest ] || echo googletest
   fi
+  if [ -n "${CI:-}" ] || [ "$group" = docs ]; then
+    command -v clang++ >/dev/null || command -v clang++-14 >/dev/null || echo clang
+    command -v wasm-ld >/dev/null || command -v wasm-ld-14 >/dev/null || echo lld
+  fi
+  if [ "$group" = browser ] && can_install; then  # elsewhere its tests are left out
+    command -v chromium >/dev/null || echo chromium
+    command -v chromedriver >/dev/null || echo chromium-driver
+    [ -n "$(find /usr/share/fonts -name '*.ttf' -print -quit 2>/dev/null)" ] || echo fonts-dejavu-core
+  fi
 }
 
+can_install() { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; }
+
 setup_system() {
-  local missing
+  local group=${1:-} missing
   missing=$(missing_packages | tr '\n' ' ')
   [ -n "$missing" ] || { say "system packages are there"; return; }
-  if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+  if ! can_install; then
     echo "Missing: $missing" >&2
     echo "Install these packages (Debian names) and try again: apt-get install $missing" >&2
     exit 1
@@ -151,6 +163,7 @@ setup_wheel() {
 }
 
 case ${1:-} in
-  system | venv | wheel) "setup_$1" ;;
-  *) sed -n '5,12s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  system) setup_system "${2:-}" ;;
+  venv | wheel) "setup_$1" ;;
+  *) sed -n '5,13s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac

@@ -28,6 +28,7 @@ sanitized() {
 python_tests() {
   OMP_WAIT_POLICY=PASSIVE "$venv/bin/python" -m pytest -q -n 2 "$@" tests/python
 }
+browser_tests() { "$venv/bin/python" -m pytest -q -p no:cacheprovider tests/browser; }
 long_python_tests() ( export NEARFIELD_TEST_FULL=1; python_tests )
 
 # Everything again on one SIMD target; the C++ conformance harness runs on each of them in every ctest.
@@ -60,7 +61,7 @@ fuzz() {
 }
 clang=$(command -v clang++ || command -v clang++-14 || true)
 
-step "setup: system packages" tools/setup.sh system || exit 1
+step "setup: system packages" tools/setup.sh system ${full:+browser} || exit 1
 step "setup: $venv" tools/setup.sh venv || exit 1
 step "layers" python3 tools/check_layers.py
 step "lint: ruff" tools/format.sh check python
@@ -75,6 +76,15 @@ step "build: C++" build release &&
 if step "build: Python package" tools/setup.sh wheel; then
   step "Python tests" ${full:+long_}python_tests
   step "C++ modules on libtorch" tests/torch_cpp/run.sh
+fi
+if ! have wasm-ld && ! have wasm-ld-14; then
+  skip "the site" "no wasm-ld (Debian: lld, clang)"
+elif step "the site" tools/docs.sh && [ -n "$full" ]; then
+  if have chromium && have chromedriver; then
+    step "the site in a browser" browser_tests
+  else
+    skip "the site in a browser" "no chromium, no chromedriver (Debian: chromium, chromium-driver)"
+  fi
 fi
 step "C++ tests, asan and ubsan" sanitized asan
 step "install tests" tests/install/run.sh build/release

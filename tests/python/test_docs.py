@@ -1,7 +1,7 @@
 # Copyright 2026 The nearfield authors.
 # SPDX-License-Identifier: Apache-2.0
 """The documentation is true: every Python block runs and prints what it says, links lead somewhere, and
-the pictures are those that docs/make_pictures.py draws now.
+the pictures and the page about speed are those that the scripts of docs/ make now.
 
 The blocks of a page run in order, in one namespace. A block's comments `# -> text`, continued by comments
 that begin with four spaces, are what it prints (white space does not count). A block that cannot run here
@@ -9,7 +9,7 @@ has a reason right above it: `<!-- not run: REASON -->`.
 """
 
 import contextlib
-import importlib.util
+import importlib
 import io
 import re
 import sys
@@ -97,14 +97,39 @@ def test_the_index_links_every_page():
         assert page.name == "README.md" or f"]({page.name})" in index, page.name
 
 
-def test_pictures_are_up_to_date():
-    spec = importlib.util.spec_from_file_location("make_pictures", ROOT / "docs" / "make_pictures.py")
-    make = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(make)
-    for name, draw in make.PICTURES.items():
-        if name == "cpu-time.svg" and _core.info()["cpu_target"] != "avx512":
+def script(name):
+    """A module of docs/, which import each other."""
+    sys.path.insert(0, str(ROOT / "docs"))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(ROOT / "docs"))
+
+
+@pytest.mark.parametrize("name", ["make_pictures", "axis_pictures", "make_performance"])
+def test_pictures_are_up_to_date(name):
+    images = ROOT / "docs" / "images"
+    for picture, draw in script(name).PICTURES.items():
+        if picture == "cpu-time.svg" and _core.info()["cpu_target"] != "avx512":
             continue  # drawn from the counts of that target
-        assert (make.IMAGES / name).read_text() == draw(), f"{name}: run python docs/make_pictures.py"
+        assert (images / picture).read_text() == draw(), f"{picture}: run python docs/{name}.py"
+
+
+def test_the_page_about_speed_is_what_the_bench_measured():
+    make = script("make_performance")
+    assert make.PAGE.read_text() == make.page(), "run python docs/make_performance.py"
+    rows = [row for path in make.sources() for row in make.speed(path)]
+    assert rows
+    for row in rows:  # every row is a problem of the library
+        assert _core.problem(row.problem)["problem"] == row.problem
+        assert 0 < row.peak < 100 and row.ms > 0
+        assert row.lead is None or row.lead[0] == min(row.ratios.values())
+
+
+def test_the_site_has_every_page():
+    """mkdocs.yml names the pages; those that are not written yet may be named, none may be missing."""
+    named = set(re.findall(r"^ +- .*: ([\w-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    assert {p.name for p in (ROOT / "docs").glob("*.md")} <= named
 
 
 # ---- the tests above see what they should
