@@ -109,7 +109,8 @@ function drawMatrix(canvas, model, width) {
   const {state} = model, n = model.tokens, color = colors(canvas);
   if (n > kMatrixTokens) return null;
   const rows = order(model, 0), columns = order(model, 1), tiled = state.view === "tiles";
-  const size = Math.min(Math.max(1, Math.floor((2 * width) / n) / 2), 16), side = Math.max(n * size, 1);
+  const whole = Math.min(Math.floor((2 * width) / n) / 2, 16);  // half pixels, where there are so many
+  const size = whole >= 1 ? whole : width / n, side = n * size;
   const context = fit(canvas, side, side);
   const paint = Object.fromEntries(Object.entries(color).map(([name, text]) => [name, rgb(text)]));
   const image = new ImageData(n, n);
@@ -125,7 +126,7 @@ function drawMatrix(canvas, model, width) {
   small.getContext("2d").putImageData(image, 0, 0);
   context.imageSmoothingEnabled = false;
   context.drawImage(small, 0, 0, side, side);
-  if (tiled && size >= 1) {
+  if (tiled) {
     context.strokeStyle = color.line;
     context.lineWidth = 0.5;
     context.globalAlpha = 0.55;

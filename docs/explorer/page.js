@@ -15,7 +15,8 @@
   ];
   let state, under = {};
 
-  function controls() {
+  // Inputs per axis; they stay while the rank does, and so does the focus.
+  function inputs() {
     const table = find("axes");
     const head = ["axis", ...numbers.slice(0, 4).map(([, title]) => title), "causal", ...numbers.slice(4).map(([, title]) => title)];
     table.innerHTML = `<thead><tr>${head.map((h) => `<th>${h}</th>`).join("")}</tr></thead>`;
@@ -24,7 +25,7 @@
       const row = body.insertRow();
       row.insertCell().textContent = a;
       const number = ([name, title]) => {
-        const input = Object.assign(document.createElement("input"), {type: "number", min: 1, value: state[name][a]});
+        const input = Object.assign(document.createElement("input"), {type: "number", min: 1});
         input.setAttribute("aria-label", `${title} of axis ${a}`);
         Object.assign(input.dataset, {name, axis: a});
         input.addEventListener("change", () => {
@@ -35,7 +36,7 @@
         row.insertCell().append(input);
       };
       numbers.slice(0, 4).forEach(number);
-      const causal = Object.assign(document.createElement("input"), {type: "checkbox", checked: state.causal[a]});
+      const causal = Object.assign(document.createElement("input"), {type: "checkbox"});
       causal.setAttribute("aria-label", `causal on axis ${a}`);
       Object.assign(causal.dataset, {name: "causal", axis: a});
       causal.addEventListener("change", () => {
@@ -45,6 +46,15 @@
       });
       row.insertCell().append(causal);
       numbers.slice(4).forEach(number);
+    }
+  }
+
+  function controls() {
+    if (find("axes").querySelectorAll("tbody tr").length !== state.rank) inputs();
+    for (const input of find("axes").querySelectorAll("input")) {
+      const value = state[input.dataset.name][input.dataset.axis];
+      if (input.type === "checkbox") input.checked = value;
+      else input.value = value;
     }
     for (const button of root.querySelectorAll("[data-rank]"))
       button.setAttribute("aria-pressed", String(Number(button.dataset.rank) === state.rank));
@@ -60,8 +70,8 @@
     find("counts").innerHTML = [
       ["visible pairs", `${number(counts.pairs)} of ${number(counts.all)} (${share} %)`],
       ["tile pairs", `${number(counts.skipped)} skipped, ${number(counts.partial)} partial, ${number(counts.full)} full`],
-      ["waste of these tiles", `${counts.tileWaste.toFixed(2)} pairs computed for each visible one`],
-      ["if a tile gathers its hull", counts.hullWaste.toFixed(2)],
+      ["waste of these tile pairs", counts.tileWaste.toFixed(2)],
+      ["waste of gathered hulls", counts.hullWaste.toFixed(2)],
     ].map(([name, value]) => `<tr><th>${name}</th><td>${value}</td></tr>`).join("");
     find("seen").innerHTML = `<thead><tr><th>axis</th><th>${state.show === "keys" ? "query" : "key"}</th><th>${other}</th></tr></thead>` +
       state.query.map((t, a) => {

@@ -214,6 +214,16 @@ def test_what_is_drawn_is_what_is_said(page):
             assert color == (SEEN if inside else PLAIN), (state, token)
 
 
+def test_pictures_fit_and_large_layouts_go_without_a_matrix(page):
+    for state, drawn in (("x=6x10x10&k=3x5x5", True), ("x=32x32&k=7x7&view=tiles", True), ("x=64x64&k=7x7", False)):
+        page.go(state)
+        assert page.find("matrix").is_displayed() == drawn and page.find("too-many").is_displayed() != drawn
+        wide = page.find("pictures").size["width"]
+        for name in ("layout", "matrix") if drawn else ("layout",):
+            size = page.find(name).size
+            assert size["width"] <= wide / 2 and (name == "layout" or size["width"] == size["height"])
+
+
 def test_a_pointer_and_keys_move_the_query(page):
     page.go("x=10x10&k=5x5&q=0x0")
     size = page.find("layout").size["width"] / 10
@@ -233,10 +243,11 @@ def test_a_pointer_and_keys_move_the_query(page):
 def test_controls_hold_to_the_rules_of_the_library(page):
     page.go("x=12x12&k=5x5&d=2x1")
     box = page.driver.find_element(By.CSS_SELECTOR, 'input[data-name="window"][data-axis="0"]')
-    box.clear()
+    box.send_keys(Keys.CONTROL + "a")
     box.send_keys("99", Keys.TAB)
     assert page.ask("state()")["window"] == [6, 5]
-    assert "window 99 is 6 here" in page.text("note")
+    assert "window 99 is 6 here" in page.text("note") and box.get_attribute("value") == "6"
+    assert page.driver.switch_to.active_element.get_attribute("data-name") == "stride"  # the focus goes on
     with pytest.raises(ValueError, match="the largest legal kernel_size there is 6"):
         _core.problem("na:fwd:f32:b1h4kv4d64:12x12:k99x5:d2x1")
     box = page.driver.find_element(By.CSS_SELECTOR, 'input[data-name="causal"][data-axis="1"]')
