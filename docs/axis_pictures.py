@@ -33,13 +33,18 @@ def dense(queries: int, keys: int, causal_type: nf.CausalType):
     """[queries, keys], bool: what causal dense attention sees."""
     unit = torch.eye(keys).reshape(1, keys, 1, keys)
     zeros = (torch.zeros(1, n, 1, 1) for n in (queries, keys))
-    return nf.attention(*zeros, unit, is_causal=True, causal_type=causal_type, backend="reference")[0, :, 0] > 0
+    return (
+        nf.attention(*zeros, unit, is_causal=True, causal_type=causal_type, backend="reference")[0, :, 0] > 0
+    )
 
 
 def one_axis() -> str:
     """Attention matrices of twelve tokens on one axis: a row per query, a column per key."""
     extent = 12
-    window = lambda **arguments: seen((extent,), (extent,), **arguments)
+
+    def window(**arguments):
+        return seen((extent,), (extent,), **arguments)
+
     panels = (
         ("kernel_size=5", "shifted inwards at both ends", window(kernel_size=5)),
         ("kernel_size=4", "even: one further to the left", window(kernel_size=4)),
@@ -47,7 +52,11 @@ def one_axis() -> str:
         ("kernel_size=4, dilation=3", "three axes, interleaved", window(kernel_size=4, dilation=3)),
         ("kernel_size=5, stride=3", "three queries share a window", window(kernel_size=5, stride=3)),
         ("kernel_size=5, stride=5", "blocks; the last is shifted back", window(kernel_size=5, stride=5)),
-        ("the same, is_causal", "up to the query in its block", window(kernel_size=5, stride=5, is_causal=True)),
+        (
+            "the same, is_causal",
+            "up to the query in its block",
+            window(kernel_size=5, stride=5, is_causal=True),
+        ),
         ("kernel_size=12", "everything", window(kernel_size=12)),
         ("attention, TopLeft", "first query: first key", dense(8, extent, nf.CausalType.TopLeft)),
         ("attention, BottomRight", "last query: last key", dense(8, extent, nf.CausalType.BottomRight)),
@@ -62,7 +71,9 @@ def one_axis() -> str:
         if table.shape[0] == extent:  # where the query itself is
             parts.append(cells(left, up, torch.eye(extent), QUERY, inset=4))
     bottom = top + rows * (side + 64) - 104
-    parts += legend(bottom, ((20, SEEN, "keys that the query of this row sees"), (290, QUERY, "the query's own place")))
+    parts += legend(
+        bottom, ((20, SEEN, "keys that the query of this row sees"), (290, QUERY, "the query's own place"))
+    )
     return svg(40 + columns * (side + gap) - gap, bottom + 30, parts)
 
 

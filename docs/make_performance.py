@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """docs/performance.md and its pictures, from bench/results: `python docs/make_performance.py` writes them.
 
-Every number of that page is read off a table of the bench: results/*-speed.md, the newest first (bench/report.py
-prints them), and of results/*-features.md. The tests make the page again and compare.
+Every number of that page is read off a table of the bench: results/*-speed.md, the newest first
+(bench/report.py prints them), and of results/*-features.md. The tests make the page again and compare.
 """
 
 from __future__ import annotations
@@ -18,7 +18,13 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
 PAGE = Path(__file__).parent / "performance.md"
 WAYS = {"fwd": "forward", "bwd": "backward"}
-OTHERS = {"sdpa": "#d95f02", "flex": "#1b9e77", "tile-sdpa": "#e7298a", "openvino": "#7570b3", "onnxruntime": "#a6761d"}
+OTHERS = {
+    "sdpa": "#d95f02",
+    "flex": "#1b9e77",
+    "tile-sdpa": "#e7298a",
+    "openvino": "#7570b3",
+    "onnxruntime": "#a6761d",
+}
 
 
 class Row(NamedTuple):
@@ -82,21 +88,26 @@ def chart(rows: list[Row], title: str) -> str:
         parts.append(text(x0, top - 4, f"{WAYS[way]}: % of the peak of multiply-adds", bold=True))
         for percent in (0, 25, 50, 75, 100):
             x, end = x0 + percent * unit, top + len(names) * (bar + 6)
-            parts.append(f'<path stroke="{GREY}" d="M{x:g} {top}V{end}"/>' + text(x - 6, end + 14, str(percent)))
+            parts.append(
+                f'<path stroke="{GREY}" d="M{x:g} {top}V{end}"/>' + text(x - 6, end + 14, str(percent))
+            )
         for j, name in enumerate(names):
             y = top + j * (bar + 6) + 4
             parts.append(text(x0 - 30, y + 13, name, bold=True))
             row = next((r for r in rows if (r.name, r.way) == (name, way)), None)
             if row is None:
                 continue
-            parts.append(f'<rect x="{x0}" y="{y}" width="{row.peak * unit:.1f}" height="{bar}" fill="{QUERY}"/>')
+            parts.append(
+                f'<rect x="{x0}" y="{y}" width="{row.peak * unit:.1f}" height="{bar}" fill="{QUERY}"/>'
+            )
             words = f"{row.peak:.0f} %" + (f", {row.lead[0]:.1f} x" if row.lead else "")
             parts.append(text(x0 + row.peak * unit + 5, y + 13, words))
             for peer, ratio in row.ratios.items():
                 color = OTHERS.get(peer.partition("+")[0])
                 if color:
-                    at = x0 + row.peak / ratio * unit
-                    parts.append(f'<rect x="{at - 2:.1f}" y="{y - 1}" width="4" height="{bar + 2}" fill="{color}" stroke="#fff"/>')
+                    where = f'x="{x0 + row.peak / ratio * unit - 2:.1f}" y="{y - 1}"'
+                    size = f'width="4" height="{bar + 2}"'
+                    parts.append(f'<rect {where} {size} fill="{color}" stroke="#fff"/>')
     height = top + len(names) * (bar + 6) + 30
     return svg(left + len(ways) * (width + gap) - 60, height, parts)
 
@@ -113,7 +124,10 @@ def lead_chart(rows: list[Row], title: str) -> str:
     end = top + len(names) * (2 * bar + 8)
     for n in range(0, int(most) + 2):
         color = "#888888" if n == 1 else GREY
-        parts.append(f'<path stroke="{color}" d="M{left + n * unit} {top - 4}V{end}"/>' + text(left + n * unit - 4, end + 14, str(n)))
+        parts.append(
+            f'<path stroke="{color}" d="M{left + n * unit} {top - 4}V{end}"/>'
+            + text(left + n * unit - 4, end + 14, str(n))
+        )
     for j, name in enumerate(names):
         y = top + j * (2 * bar + 8)
         parts.append(text(14, y + 16, name, bold=True))
@@ -123,7 +137,9 @@ def lead_chart(rows: list[Row], title: str) -> str:
                 continue
             lead, peer = row.lead
             at = y + i * bar
-            parts.append(f'<rect x="{left}" y="{at}" width="{lead * unit:.1f}" height="{bar - 2}" fill="{color}"/>')
+            parts.append(
+                f'<rect x="{left}" y="{at}" width="{lead * unit:.1f}" height="{bar - 2}" fill="{color}"/>'
+            )
             parts.append(text(left + lead * unit + 5, at + 10, f"{lead:.1f}, {peer}"))
     return svg(left + (int(most) + 1) * unit + 90, end + 24, parts)
 
@@ -149,24 +165,42 @@ def words_of(problem: str) -> str:
 def section(path: Path) -> list[str]:
     rows, title = speed(path), path.read_text().splitlines()[0].lstrip("# ")
     stem = path.stem
-    lines = [f"## {title.partition(';')[0]}", "", f"{title}. [All rows, all peers](../bench/results/{path.name}).", ""]
+    lines = [
+        f"## {title.partition(';')[0]}",
+        "",
+        f"{title}. [All rows, all peers](../bench/results/{path.name}).",
+        "",
+    ]
     lines += [f"![Share of the peak per problem, with the peers](images/{stem}-peak.svg)", ""]
     lines += [f"![How many times as long the best peer takes](images/{stem}-lead.svg)", ""]
-    lines += ["| | problem | | ms | of the peak | the best other takes | kernel |", "|---|---|---|---|---|---|---|"]
+    lines += [
+        "| | problem | | ms | of the peak | the best other takes | kernel |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for r in rows:
         lead = f"{r.lead[0]:.2f} × ({r.lead[1]})" if r.lead else "not measured quietly"
-        kernel = r.kernel.split()[-1]
-        lines.append(
-            f"| {r.name} | {words_of(r.problem)} | {WAYS[r.way]} | {r.ms:g} | {r.peak:.0f} % | {lead} | `{kernel}` |"
-        )
+        kernel = f"`{r.kernel.split()[-1]}`"
+        cells = (r.name, words_of(r.problem), WAYS[r.way], f"{r.ms:g}", f"{r.peak:.0f} %", lead, kernel)
+        lines.append(f"| {' | '.join(cells)} |")
     return [*lines, ""]
 
 
 def features() -> list[str]:
     path = sorted(RESULTS.glob("*-features.md"))[-1]
     head, *rows = tables(path)[0]
-    lines = ["## What features cost", "", f"Time over that of the same call without the feature ([how](../bench/results/{path.name})).", ""]
-    return [*lines, "| " + " | ".join(head) + " |", "|---" * len(head) + "|", *("| " + " | ".join(r) + " |" for r in rows), ""]
+    lines = [
+        "## What features cost",
+        "",
+        f"Time over that of the same call without the feature ([how](../bench/results/{path.name})).",
+        "",
+    ]
+    return [
+        *lines,
+        "| " + " | ".join(head) + " |",
+        "|---" * len(head) + "|",
+        *("| " + " | ".join(r) + " |" for r in rows),
+        "",
+    ]
 
 
 INTRODUCTION = """\
@@ -174,21 +208,23 @@ INTRODUCTION = """\
 
 <!-- Written by docs/make_performance.py from bench/results: change those. -->
 
-How fast problems are that people have, beside everything else that computes them on the same machine, in the same
-run, at its best settings: PyTorch's `scaled_dot_product_attention` (`sdpa`), for windows with the equivalent mask;
-compiled FlexAttention (`flex`); boxes of queries with gathered keys through SDPA (`tile-sdpa`); every query's keys
-gathered (`gather`, far behind and not in the pictures); OpenVINO and ONNX Runtime for dense problems.
+How fast problems are that people have, beside everything else that computes them on the same machine, in
+the same run, at its best settings: PyTorch's `scaled_dot_product_attention` (`sdpa`), for windows with the
+equivalent mask; compiled FlexAttention (`flex`); boxes of queries with gathered keys through SDPA
+(`tile-sdpa`); every query's keys gathered (`gather`, far behind and not in the pictures); OpenVINO and ONNX
+Runtime for dense problems.
 
-*Of the peak*: useful operations, those that the semantics ask for and not what a kernel computes, per second, as a
-share of the multiply-adds that the machine makes at most, measured in the same run. What a kernel computes for
-nothing counts as nothing.
+*Of the peak*: useful operations, those that the semantics ask for and not what a kernel computes, per second,
+as a share of the multiply-adds that the machine makes at most, measured in the same run. What a kernel
+computes for nothing counts as nothing.
 
     make bench                              all of it, an hour on two cores
     make bench ARGS="--quick --only c,d"    two problems
     nearfield-bench PROBLEM                 one problem, by its string, without Python
 
-[The bench](../bench/README.md) says how times are taken, and what a row means. Times at small shares of the peak
-are of problems whose windows are small: packing keys and the softmax do not shrink with the window.
+[The bench](../bench/README.md) says how times are taken, and what a row means. Small shares of the peak are
+those of small windows and few channels: to pack a key, and to exponentiate a score, costs the same for a
+short product as for a long one.
 """
 
 
@@ -200,8 +236,8 @@ def page() -> str:
     lines += [
         "## What is predicted",
         "",
-        "Kernels are chosen by predicted times ([how](cpu-kernels.md#how-a-kernel-is-chosen)). On problems that the "
-        "prices were not fitted to:",
+        "Kernels are chosen by predicted times ([how](cpu-kernels.md#how-a-kernel-is-chosen)). On problems "
+        "that the prices were not fitted to:",
         "",
     ]
     predictions = sorted(RESULTS.glob("*-predictions.md"))[-1]
@@ -216,7 +252,9 @@ def drawer(draw, path: Path, words: str):
 
 PICTURES = {}
 for _path in sources():
-    PICTURES[f"{_path.stem}-peak.svg"] = drawer(chart, _path, "share of the peak, and times the best other takes")
+    PICTURES[f"{_path.stem}-peak.svg"] = drawer(
+        chart, _path, "share of the peak, and times the best other takes"
+    )
     PICTURES[f"{_path.stem}-lead.svg"] = drawer(lead_chart, _path, "time of the best other over nearfield's")
 
 if __name__ == "__main__":

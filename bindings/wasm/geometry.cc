@@ -33,7 +33,8 @@ Member member_of(int a, Index token) {
 }
 
 Interval in_tokens(const Member& m, Index dilation, Interval i) {
-  return i.empty() ? Interval{0, 0} : Interval{m.residue + i.begin * dilation, m.residue + (i.end - 1) * dilation + 1};
+  return i.empty() ? Interval{0, 0}
+                   : Interval{m.residue + i.begin * dilation, m.residue + (i.end - 1) * dilation + 1};
 }
 
 Interval keys_of(int a, Index query) {
@@ -53,7 +54,7 @@ Interval run(Side side, int a, Index i, Index extent) {
 struct TileWork {
   double pairs[3] = {0, 0, 0};     // tile pairs by Cover
   double computed[3] = {0, 0, 0};  // token pairs in them
-  double hulls = 0;                // token pairs if a tile of queries gathers the keys that it spans and no others
+  double hulls = 0;  // token pairs if a tile of queries gathers the keys that it spans and no others
 };
 TileWork work(int a) {
   TileWork w;
@@ -82,7 +83,8 @@ TileWork work(int a) {
 NF_EXPORT int largest_window(int extent, int dilation) { return extent / dilation; }
 
 NF_EXPORT void set_axis(int a, int extent, int window, int stride, int dilation, int causal) {
-  grid.axis[a] = Axis(causal != 0 ? Rule::kWindowCausal : Rule::kWindow, extent, extent, window, stride, dilation);
+  grid.axis[a] =
+      Axis(causal != 0 ? Rule::kWindowCausal : Rule::kWindow, extent, extent, window, stride, dilation);
 }
 NF_EXPORT void set_tile(int side, int a, int length) { tile[side][a] = length; }
 
@@ -110,7 +112,8 @@ NF_EXPORT int tile_size(int side, int a, int g, int i) {
 // Cover of tile i of the queries and tile j of the keys of group g of an axis: 0 skipped, 1 partial, 2 full.
 NF_EXPORT int tile_cover(int a, int g, int i, int j) {
   const Axis axis = group(grid.axis[a], g);
-  return static_cast<int>(cover(axis, run(kQueries, a, i, axis.key_extent), run(kKeys, a, j, axis.key_extent)));
+  return static_cast<int>(
+      cover(axis, run(kQueries, a, i, axis.key_extent), run(kKeys, a, j, axis.key_extent)));
 }
 
 // Tile pairs of the grid by Cover. Axes are independent: a pair is skipped if it is on any axis, full if on all.

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The site in headless Chromium: build/site is served on this machine, one browser for all tests.
 
-Debian's chromium and chromedriver, driven by selenium; without either the tests are skipped, with a reason. Pictures
-go to build/browser; with NEARFIELD_WRITE_SCREENSHOTS=1 those of the explorer also to docs/images, where pages show
-them.
+Debian's chromium and chromedriver, driven by selenium; without either the tests are skipped, with a reason.
+Pictures go to build/browser; with NEARFIELD_WRITE_SCREENSHOTS=1 those of the explorer also to docs/images,
+where pages show them.
 """
 
 import functools

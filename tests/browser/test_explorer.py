@@ -1,7 +1,7 @@
 # Copyright 2026 The nearfield authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The explorer says what the library says: windows, counts, problem strings, for random problems; what is drawn is
-what is said; the link keeps the state."""
+"""The explorer says what the library says: windows, counts, problem strings, for random problems; what is
+drawn is what is said; the link keeps the state."""
 
 import itertools
 import math
@@ -63,7 +63,8 @@ class Page:
             tuple(c)
             for c in self.driver.execute_script(
                 "const context = arguments[0].getContext('2d'), d = devicePixelRatio;"
-                "return arguments[1].map(([x, y]) => [...context.getImageData(x * d, y * d, 1, 1).data].slice(0, 3))",
+                "const at = ([x, y]) => [...context.getImageData(x * d, y * d, 1, 1).data].slice(0, 3);"
+                "return arguments[1].map(at);",
                 self.find("layout"),
                 points,
             )
@@ -186,7 +187,7 @@ def test_the_call_in_python_runs_and_sees_the_same(page, rank):
         page.go(link(state))
         n = math.prod(state["x"])
         q = k = torch.zeros(1, *state["x"], 1, 1)
-        v = torch.eye(n).reshape(1, *state["x"], 1, n)  # noqa: F841
+        v = torch.eye(n).reshape(1, *state["x"], 1, n)
         weights = eval(page.text("call"), {"nf": nf, "q": q, "k": k, "v": v})
         mine = weights[(0, *state["q"], 0)].reshape(state["x"]) > 0
         boxes = list(itertools.product(*page.seen()))
@@ -194,18 +195,26 @@ def test_the_call_in_python_runs_and_sees_the_same(page, rank):
 
 
 def test_what_is_drawn_is_what_is_said(page):
-    for rank, state in ((2, "x=9x12&k=5x4&d=1x2&q=3x6"), (3, "x=3x6x7&k=2x3x5&c=100&q=1x2x3"), (1, "x=20&k=6&s=3&q=9")):
+    for rank, state in (
+        (2, "x=9x12&k=5x4&d=1x2&q=3x6"),
+        (3, "x=3x6x7&k=2x3x5&c=100&q=1x2x3"),
+        (1, "x=20&k=6&s=3&q=9"),
+    ):
         page.go(state)
         extent = [int(n) for n in state.split("&")[0][2:].split("x")]
         places = page.driver.execute_script(
-            "const s = nearfieldExplorer.state(), wide = document.querySelector('[data-nf=pictures]').clientWidth;"
+            "const s = nearfieldExplorer.state();"
+            "const wide = document.querySelector('[data-nf=pictures]').clientWidth;"
             "const w = places(s, s.rank === 1 ? wide : wide > 760 ? (wide - 32) / 2 : wide);"
             "return {size: w.size, at: Array.from({length: w.slices}, (_, z) => w.at(z))}"
         )
         tokens = [[0] * (3 - rank) + list(t) for t in itertools.product(*map(range, extent))]
         corner = places["size"] * 0.08 + 1  # marks of the query and of its peers leave the corners free
         points = [
-            (places["at"][z]["left"] + x * places["size"] + corner, places["at"][z]["top"] + y * places["size"] + corner)
+            (
+                places["at"][z]["left"] + x * places["size"] + corner,
+                places["at"][z]["top"] + y * places["size"] + corner,
+            )
             for z, y, x in tokens
         ]
         seen = [set(axis) for axis in page.seen()]
@@ -215,7 +224,11 @@ def test_what_is_drawn_is_what_is_said(page):
 
 
 def test_pictures_fit_and_large_layouts_go_without_a_matrix(page):
-    for state, drawn in (("x=6x10x10&k=3x5x5", True), ("x=32x32&k=7x7&view=tiles", True), ("x=64x64&k=7x7", False)):
+    for state, drawn in (
+        ("x=6x10x10&k=3x5x5", True),
+        ("x=32x32&k=7x7&view=tiles", True),
+        ("x=64x64&k=7x7", False),
+    ):
         page.go(state)
         assert page.find("matrix").is_displayed() == drawn and page.find("too-many").is_displayed() != drawn
         wide = page.find("pictures").size["width"]
@@ -283,7 +296,8 @@ def whole(browser, css: str) -> bytes:
     """A part of the page, without the header that floats over it."""
     part = browser.find_element(By.CSS_SELECTOR, css)
     browser.execute_script(
-        "document.querySelector('.md-header').style.visibility = 'hidden'; arguments[0].scrollIntoView()", part
+        "document.querySelector('.md-header').style.visibility = 'hidden'; arguments[0].scrollIntoView()",
+        part,
     )
     return part.screenshot_as_png
 

@@ -1,10 +1,11 @@
 # Copyright 2026 The nearfield authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Every C++ block of README and docs is a program that compiles without warnings, runs, and prints what it says.
+"""Every C++ block of README and docs is a program that compiles, runs, and prints what it says.
 
-Comments `// -> text`, continued by comments that begin with four spaces, are what it prints, as in test_docs.py.
-Programs are linked with the libraries of the package under test; those that include nearfield/torch.h with
-PyTorch's, too: PyTorch's headers take a minute to compile, so these run in the long sweeps. A block that cannot run here has a reason right above it: `<!-- not run: REASON -->`.
+Comments `// -> text`, continued by comments that begin with four spaces, are what it prints, as in
+test_docs.py. Programs are linked with the libraries of the package under test; those that include
+nearfield/torch.h with PyTorch's, too: PyTorch's headers take a minute to compile, so these run in the long
+sweeps. A block that cannot run here has a reason right above it: `<!-- not run: REASON -->`.
 """
 
 import re
@@ -69,14 +70,28 @@ def case(page, line, code):
 def test_cpp_blocks_compile_run_and_print_what_they_say(page, line, code, tmp_path):
     source, program = tmp_path / "block.cc", tmp_path / "block"
     source.write_text(f'#line {line} "{page}"\n{code}')
-    command = [COMPILER, "-std=c++20", "-O0", "-x", "c++", str(source), "-x", "none", "-o", str(program), *flags(code)]
+    command = [
+        COMPILER,
+        "-std=c++20",
+        "-O0",
+        "-x",
+        "c++",
+        str(source),
+        "-x",
+        "none",
+        "-o",
+        str(program),
+        *flags(code),
+    ]
     built = subprocess.run(command, capture_output=True, text=True, timeout=500)
     assert built.returncode == 0, built.stderr
     ran = subprocess.run([str(program)], cwd=tmp_path, capture_output=True, text=True, timeout=100)
     assert ran.returncode == 0, ran.stderr
     says = expected(code)
     if says is not None:
-        assert " ".join(ran.stdout.split()) == " ".join(says.split()), f"{page.name}:{line} prints something else"
+        assert " ".join(ran.stdout.split()) == " ".join(says.split()), (
+            f"{page.name}:{line} prints something else"
+        )
 
 
 def test_there_are_programs_and_their_output_is_read():

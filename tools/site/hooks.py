@@ -55,7 +55,9 @@ def on_config(config):
     ]
     at_work = next(entry["At work"] for entry in config.nav if "At work" in entry)
     measured = [
-        {Path(path).stem: target} for path, target in pages().items() if target.endswith(".md") and "/" in target
+        {Path(path).stem: target}
+        for path, target in pages().items()
+        if target.endswith(".md") and "/" in target
     ]
     at_work.insert(3, {"The bench": [{"How it measures": EXTRA["bench/README.md"]}, *measured]})
     return config
@@ -74,7 +76,7 @@ def on_files(files, config):
 def on_page_markdown(markdown, page, config, files):
     """Links out of docs/: to the pages of the site, or no link at all."""
     source = Path(page.file.abs_src_path).resolve()
-    inside = {path: target for path, target in pages().items()}
+    inside = pages()
 
     def follow(match):
         image, words, target = match.groups()
