@@ -70,7 +70,7 @@ def one_axis() -> str:
         parts += keys_of(left, up, table)
         if table.shape[0] == extent:  # where the query itself is
             parts.append(cells(left, up, torch.eye(extent), QUERY, inset=4))
-    bottom = top + rows * (side + 64) - 104
+    bottom = top + rows * (side + 64) - 50
     parts += legend(
         bottom, ((20, SEEN, "keys that the query of this row sees"), (290, QUERY, "the query's own place"))
     )
@@ -97,7 +97,7 @@ def three_axes() -> str:
 
 def tile_cover() -> str:
     """Tiles of keys for one tile of queries; what is computed for nothing if whole tiles are."""
-    extent, tile, corner, window = 24, 4, (8, 12), 11
+    extent, tile, corner, window = 24, 4, (8, 12), 15
     table = seen((extent, extent), (extent, extent), kernel_size=window)
     mine = tuple(slice(c, c + tile) for c in corner)
     some, every = (reduce(table[mine].flatten(0, 1), 0) for reduce in (torch.any, torch.all))
