@@ -25,4 +25,8 @@ wasm() {
 wasm
 # The theme prints an appeal about the future of mkdocs, which is no warning about these pages.
 NO_MKDOCS_2_WARNING=1 "$venv/bin/python" -m mkdocs build --strict --clean --quiet
+if grep -rnE '<(script|link|img|iframe)[^>]* (src|href)="?(https?:)?//' build/site --include='*.html'; then
+  echo "FAILED: these pages load something from elsewhere" >&2
+  exit 1
+fi
 echo "build/site/index.html: $(find build/site -name '*.html' | wc -l) pages"
