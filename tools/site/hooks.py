@@ -47,6 +47,12 @@ def written(entries: list, folder: Path) -> list:
     return kept
 
 
+def result_title(stem: str) -> str:
+    """2026-11-21-amd-epyc-2-cores-speed -> speed, amd epyc 2 cores, 2026-11-21"""
+    year, month, day, *machine, what = stem.split("-")
+    return f"{what}, {' '.join(machine)}, {year}-{month}-{day}"
+
+
 def on_config(config):
     config.nav = written(config.nav, Path(config.docs_dir))
     config.nav[-1]["How it works"] += [
@@ -55,9 +61,9 @@ def on_config(config):
     ]
     at_work = next(entry["At work"] for entry in config.nav if "At work" in entry)
     measured = [
-        {Path(path).stem: target}
+        {result_title(Path(path).stem): target}
         for path, target in pages().items()
-        if target.endswith(".md") and "/" in target
+        if path.startswith(RESULTS) and path.endswith(".md")
     ]
     at_work.insert(3, {"The bench": [{"How it measures": EXTRA["bench/README.md"]}, *measured]})
     return config
