@@ -3,7 +3,7 @@
 """docs/performance.md and its pictures, from bench/results: `python docs/make_performance.py` writes them.
 
 Every number of that page is read off a table of the bench: results/*-speed.md, the newest first
-(bench/report.py prints them), and of results/*-features.md. The tests make the page again and compare.
+(bench/report.py prints them), *-features.md and *-predictions.md. The tests make the page again and compare.
 """
 
 from __future__ import annotations
@@ -144,14 +144,15 @@ def lead_chart(rows: list[Row], title: str) -> str:
     return svg(left + (int(most) + 1) * unit + 90, end + 24, parts)
 
 
-def sources() -> list[Path]:
-    return sorted(RESULTS.glob("*-speed.md"), reverse=True)
+def sources(what: str) -> list[Path]:
+    """The results of a kind, the newest first."""
+    return sorted(RESULTS.glob(f"*-{what}.md"), reverse=True)
 
 
 def words_of(problem: str) -> str:
     """`64x64, window 7x7, 8 heads of 32` of a problem string."""
     kind, _, _, heads, layout, *options = problem.split(":")
-    _, h, _, d = map(int, re.fullmatch(r"b(\d+)h(\d+)kv(\d+)d(\d+).*", heads).groups())
+    b, h, _, d = map(int, re.fullmatch(r"b(\d+)h(\d+)kv(\d+)d(\d+).*", heads).groups())
     names = {"k": "window", "s": "stride", "d": "dilation"}
     words = [layout.split(",")[0].replace("x", "×") + (" tokens, dense" if kind == "att" else " tokens")]
     for option in options:
@@ -159,7 +160,8 @@ def words_of(problem: str) -> str:
             words.append(f"{names[option[0]]} {option[1:].replace('x', '×')}")
         elif option[0] == "c":
             words.append("causal on axis " + ", ".join(str(i) for i, c in enumerate(option[1:]) if c == "1"))
-    return ", ".join([*words, f"{h} heads of {d}"])
+    batch = [f"batch {b}"] if b > 1 else []
+    return ", ".join([*words, f"{h} heads of {d}", *batch])
 
 
 def section(path: Path) -> list[str]:
@@ -185,22 +187,35 @@ def section(path: Path) -> list[str]:
     return [*lines, ""]
 
 
+def machine(path: Path) -> str:
+    """2026-11-21-amd-epyc-2-cores-features.md -> amd epyc 2 cores, 2026-11-21"""
+    year, month, day, *words, _ = path.stem.split("-")
+    return f"{' '.join(words)}, {year}-{month}-{day}"
+
+
 def features() -> list[str]:
-    path = sorted(RESULTS.glob("*-features.md"))[-1]
-    head, *rows = tables(path)[0]
+    lines = ["## What features cost", "", "Time over that of the same call without the feature.", ""]
+    for path in sources("features"):
+        head, *rows = tables(path)[0]
+        lines += [f"On {machine(path)} ([how](../bench/results/{path.name})):", ""]
+        lines += [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+        lines += [*(f"| {' | '.join(row)} |" for row in rows), ""]
+    return lines
+
+
+def predictions() -> list[str]:
     lines = [
-        "## What features cost",
+        "## What is predicted",
         "",
-        f"Time over that of the same call without the feature ([how](../bench/results/{path.name})).",
-        "",
-    ]
-    return [
-        *lines,
-        "| " + " | ".join(head) + " |",
-        "|---" * len(head) + "|",
-        *("| " + " | ".join(r) + " |" for r in rows),
+        "Kernels are chosen by predicted times ([how](cpu-kernels.md#how-a-kernel-is-chosen)). On problems "
+        "that the prices were not fitted to:",
         "",
     ]
+    for path in sources("predictions"):
+        lines += [f"On {machine(path)} ([every problem, every kernel](../bench/results/{path.name})):", ""]
+        lines += [line for line in path.read_text().splitlines() if line.startswith("- ")]
+        lines.append("")
+    return lines
 
 
 INTRODUCTION = """\
@@ -230,20 +245,9 @@ short product as for a long one.
 
 def page() -> str:
     lines = [INTRODUCTION]
-    for path in sources():
+    for path in sources("speed"):
         lines += section(path)
-    lines += features()
-    lines += [
-        "## What is predicted",
-        "",
-        "Kernels are chosen by predicted times ([how](cpu-kernels.md#how-a-kernel-is-chosen)). On problems "
-        "that the prices were not fitted to:",
-        "",
-    ]
-    predictions = sorted(RESULTS.glob("*-predictions.md"))[-1]
-    lines += [line for line in predictions.read_text().splitlines() if line.startswith("- ")]
-    lines += ["", f"[Every problem, every kernel](../bench/results/{predictions.name})."]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *features(), *predictions()]).rstrip() + "\n"
 
 
 def drawer(draw, path: Path, words: str):
@@ -251,7 +255,7 @@ def drawer(draw, path: Path, words: str):
 
 
 PICTURES = {}
-for _path in sources():
+for _path in sources("speed"):
     PICTURES[f"{_path.stem}-peak.svg"] = drawer(
         chart, _path, "share of the peak, and times the best other takes"
     )

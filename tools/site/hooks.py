@@ -49,8 +49,8 @@ def written(entries: list, folder: Path) -> list:
 
 def result_title(stem: str) -> str:
     """2026-11-21-amd-epyc-2-cores-speed -> speed, amd epyc 2 cores, 2026-11-21"""
-    year, month, day, *machine, what = stem.split("-")
-    return f"{what}, {' '.join(machine)}, {year}-{month}-{day}"
+    match = re.fullmatch(r"(\d+-\d+-\d+)-(.*)-(\w+)", stem)
+    return f"{match[3]}, {match[2].replace('-', ' ')}, {match[1]}" if match else stem
 
 
 def on_config(config):
