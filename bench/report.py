@@ -3,7 +3,8 @@
 """From JSON lines to figures and to one table.
 
 A process is slow or fast as a whole, so that a contestant's figure is the median of its best process.
-Samples without all cores are dropped (measure.kept); a figure that has no others is marked `~`.
+Samples without all cores are dropped (nearfield.tools.measure: kept); a figure that has no others is marked
+`~`.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-from measure import kept
 from rich.console import Console
 from rich.table import Table
+
+from nearfield.tools.measure import kept, spread
 
 OURS, NATIVE = "nearfield", "nearfield-bench"  # through PyTorch, and in C++
 
@@ -56,12 +58,10 @@ def figure(rows: list[dict]) -> Figure | None:
         chosen = [(statistics.median(s["s"] for s in r["samples"]), r, r["samples"]) for r in rows]
     chosen.sort(key=lambda c: c[0])
     median, row, samples = chosen[0]
-    times = sorted(s["s"] for s in samples)
-    quartiles = statistics.quantiles(times, n=4, method="inclusive") if len(times) > 1 else times * 3
     return Figure(
         row=row,
         seconds=median,
-        spread=(quartiles[2] - quartiles[0]) / 2 / median,
+        spread=spread([s["s"] for s in samples]),
         share=statistics.median(row["flops"] / s["s"] / (1e9 * max(s["fma"])) for s in samples),
         processes=len(rows),
         runner_up=chosen[1][0] / median - 1 if len(chosen) > 1 else float("nan"),

@@ -15,9 +15,9 @@ import argparse
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
-from measure import build
 from plot import draw
 from report import NATIVE, OURS, Results, markdown, show
 from tuning import Settings
@@ -27,6 +27,16 @@ BUILD = HERE.parent / "build" / "bench"
 PEERS = ("sdpa", "flex", "tile-sdpa", "gather", "openvino", "onnxruntime")
 MKL_PEERS = ("sdpa", "flex", "tile-sdpa")  # those that multiply through MKL and may be the best
 HOPELESS = 3  # a peer that takes so many times as long as the best one is in the first process only
+
+
+def build(source: Path, library: Path, *flags: str) -> Path:
+    """Compiles one file into a shared library unless that is newer."""
+    if not library.exists() or library.stat().st_mtime < source.stat().st_mtime:
+        library.parent.mkdir(parents=True, exist_ok=True)
+        fresh = library.with_suffix(f".{time.time_ns()}")  # another process may load or write it meanwhile
+        subprocess.run(["c++", *flags, "-shared", "-fPIC", "-o", fresh, source], check=True)
+        fresh.replace(library)
+    return library
 
 
 def mkl_shim() -> Path | None:

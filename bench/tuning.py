@@ -7,8 +7,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from measure import seconds
-from peers import Absent
+from nearfield.tools.measure import seconds
+from nearfield.tools.peers import Absent
 
 PATIENCE_S = 10  # for the calls of all settings of a peer on a problem, first calls (compilation) aside
 

@@ -16,16 +16,12 @@ import platform
 import subprocess
 from pathlib import Path
 
-import measure
 import peers
-import problems
 import torch
 import tuning
 
 import nearfield as nf
-
-# Of the largest number in the compared tensor: what rounding in another order may change.
-AGREEMENT = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.01}
+from nearfield.tools import measure, problems
 
 
 def machine(threads: int) -> dict:
@@ -49,6 +45,12 @@ def machine(threads: int) -> dict:
         "commit": git.stdout.strip(),
         "date": datetime.date.today().isoformat(),
     }
+
+
+def _file(name: str) -> Path:
+    """A file, or the name of one in bench/problems."""
+    path = Path(name)
+    return path if path.exists() else Path(__file__).parent / "problems" / path.with_suffix(".txt")
 
 
 def tensors_of(problem):
@@ -101,7 +103,7 @@ class Contest:
         peer = kind(problem, **setting).load(*self.tensors)
         for a, b in zip(peer.results(direction), expected, strict=True):
             difference = (a.double() - b.double()).abs().max().item()
-            allowed = AGREEMENT[problem.dtype] * max(1.0, b.abs().max().item())
+            allowed = measure.AGREEMENT[problem.dtype] * max(1.0, b.abs().max().item())
             if not difference <= allowed:
                 raise peers.Absent(f"it differs by {difference:.1e} from nearfield: no peer")
         return peer, setting
@@ -155,7 +157,7 @@ def main() -> None:
             print(json.dumps(line), file=out, flush=True)
 
         emit(machine(args.threads))
-        for problem in problems.read(args.problems, only, args.directions.split(",")):
+        for problem in problems.read(_file(args.problems), only, args.directions.split(",")):
             if problem.plain:
                 Contest(problem, args, settings, emit).run()
 

@@ -18,7 +18,7 @@
 #include <thread>
 
 #include "errors.h"
-#include "fma.h"
+#include "nearfield/c.h"
 #include "record.h"
 
 namespace nearfield::bench {
@@ -159,7 +159,7 @@ class Bench {
   explicit Bench(const Options& o) : o_(o), executor_(make_executor(o.threads)), target_(cpu_target()) {
     if (!o.json.empty() && !(json_ = std::fopen(o.json.c_str(), "a")))
       throw std::invalid_argument("got --json " + o.json + ", expected a file that can be written");
-    if (nearfield_fma(target_.c_str(), 1, 1) <= 0)
+    if (nf_fma(target_.c_str(), 1, 1) <= 0)
       throw std::invalid_argument("got CPU target " + target_ + ", expected one whose FMA peak can be read");
     std::printf("%s, %d threads\n", target_.c_str(), executor_->workers());
     print_header(stdout);
@@ -243,8 +243,8 @@ class Bench {
   }
 
   void read_peak(double& one, double& all) const {
-    one = nearfield_fma(target_.c_str(), 1, 2);
-    all = executor_->workers() == 1 ? one : nearfield_fma(target_.c_str(), executor_->workers(), 2);
+    one = nf_fma(target_.c_str(), 1, 2);
+    all = executor_->workers() == 1 ? one : nf_fma(target_.c_str(), executor_->workers(), 2);
   }
 
   void write(const Record& r) {

@@ -11,8 +11,9 @@ from __future__ import annotations
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from nearfield.tools.peers.tables import neighbors
+
 from . import Absent, Peer
-from .tables import neighbors
 
 MOST_SAVED_BYTES = 2 << 30
 

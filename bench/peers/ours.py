@@ -25,12 +25,10 @@ class Nearfield(Peer):
     def attend(self, query, key, value):
         p = self.problem
         if p.dense:
-            kind = {None: None, "tl": nf.CausalType.TopLeft, "br": nf.CausalType.BottomRight}[p.option("c")]
+            kind = {"none": None, "tl": nf.CausalType.TopLeft, "br": nf.CausalType.BottomRight}[p.causal_type]
             return nf.attention(query, key, value, is_causal=kind is not None, causal_type=kind)
-        causal = tuple(c == "1" for c in p.option("c", "0" * len(p.layout)))
-        ones = (1,) * len(p.layout)
         function = (nf.na1d, nf.na2d, nf.na3d)[len(p.layout) - 1]
-        return function(query, key, value, p.option("k"), p.option("s", ones), p.option("d", ones), causal)
+        return function(query, key, value, p.window, p.stride, p.dilation, p.is_causal)
 
     def error(self, direction: str) -> tuple[float, str]:
         """Largest error against float64 arithmetic on the same numbers, and of what it is the largest.
@@ -86,11 +84,9 @@ class Nearfield(Peer):
             ranges = tuple(n for axis in begins for n in axis)
         common = {"ranges": ranges, "backend": _ops.BACKENDS[backend] if backend else 0}
         if p.dense:
-            causal = {None: 0, "tl": 1, "br": 2}[p.option("c")]
+            causal = {"none": 0, "tl": 1, "br": 2}[p.causal_type]
             return _ops.Config(function=_core.FUNCTIONS.index("attention"), causal_type=causal, **common)
-        ones = (1,) * rank
-        causal = tuple(int(c) for c in p.option("c", "0" * rank))
-        axes = zip(p.option("k"), p.option("s", ones), p.option("d", ones), causal, strict=True)
+        axes = zip(p.window, p.stride, p.dilation, map(int, p.is_causal), strict=True)
         return _ops.Config(function=rank - 1, axes=tuple(n for axis in axes for n in axis), **common)
 
     def _forward_with_lse(self):

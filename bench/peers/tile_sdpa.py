@@ -15,8 +15,9 @@ import math
 import torch
 import torch.nn.functional as F
 
+from nearfield.tools.peers.tables import all_of, combine
+
 from . import Absent, Peer
-from .tables import all_of, combine
 
 # Tokens of a tile per axis.
 TILES = {

@@ -23,17 +23,41 @@ extern "C" {
 NF_C_API void nf_free(char* text);
 
 /* {"ok": {"version", "backends": [...], "cpu_target", "cpu_targets": [...]}}: the instruction sets that the
- * CPU kernels can use here, the one in use first (absent if built without them). */
+ * CPU kernels can use here, the one in use first (absent if built without them). Also "functions", "device_classes" of
+ * the backends (machines of one class are planned alike) and "compiler". */
 NF_C_API char* nf_info(void);
 
 /* The canonical form of a problem string, and its numbers:
- * {"ok": {"problem", "rank", "sequences", "pairs", "flops", "sparsity"}}. Where the planner predicts times on the
+ * {"ok": {"problem", "rank", "sequences", "pairs", "flops", "sparsity", "fields"}}; fields: what the string says, taken
+ * apart, one entry of "layouts" per sequence. Where the planner predicts times on the
  * CPU, also "seconds", of the kernel that it chooses, and "kernels": [{"name", "seconds", "counts"}, ...], of each that
  * could run the problem; on one thread. */
 NF_C_API char* nf_problem(const char* problem);
 
 /* {"ok": "text"}; device 0 is the CPU, 1 is CUDA. */
 NF_C_API char* nf_explain(const char* call, int device);
+
+/* The same for programs, a list with an entry for each backend: {"backend", "device", "chosen"} and either "refusal"
+ * or {"kernel", "query_tile", "key_tile" (of the first sequence), "waste", "shared_bytes", "private_bytes", "note",
+ * "seconds" (predicted, one thread), "kernels": {name: seconds}}. */
+NF_C_API char* nf_plan(const char* call, int device);
+
+/* Tile pairs of a sequence under the tiles that the call names, or those of its plan on the CPU:
+ * {"ok": {"query_tile", "key_tile", "skipped", "partial", "full", "computed", "waste", "groups"}}: pairs of tiles, all
+ * dilation groups; pairs of tokens if every tile pair that is not skipped is computed whole, and these over the
+ * visible ones. Of one dilation group "query_count", "key_count", tiles per axis, and "first_token"; if `rows`, also
+ * "cover": a string per query tile (raster order) with a character per key tile, `.` skipped, `+` partial, `#` full. */
+NF_C_API char* nf_tiles(const char* call, int64_t sequence, int64_t group, int rows);
+
+/* What each sequence of a problem is called in a tuner file (src/plan/tuner.h): {"ok": ["...", ...]}. */
+NF_C_API char* nf_tuner_problems(const char* problem);
+
+/* Uses the lines of a tuner file from now on, in the whole process, in place of NEARFIELD_TUNER's: {"ok": how many
+ * count here}. name: of the file, for messages. text 0: the environment's again. */
+NF_C_API char* nf_tuner(const char* text, const char* name);
+
+/* Begins to collect the problems that the process runs, or (begin 0) ends it: {"ok": ["PROBLEM", ...]}, each once. */
+NF_C_API char* nf_collect(int begin);
 
 /* The keys that query tokens see on an axis (0 is the slowest of the layout's own axes) of sequence
  * `sequence`: {"ok": {"dilation", "begin": [...], "end": [...]}}, one entry per query token present, in
@@ -66,6 +90,10 @@ NF_C_API char* nf_check_lengths(const char* op, const char* name, const int64_t*
  * head. p: the probability to be dropped. */
 NF_C_API void nf_kept(int64_t seed, double p, int64_t batch, int64_t head, const int64_t* query,
                       const int64_t* key, int64_t n, uint8_t* kept);
+
+/* GFLOP/s of float32 multiply-adds in registers (one counts two), of `threads` threads together, with the vectors of a
+ * CPU target of nf_info(); -1 if it is none of this machine. */
+NF_C_API double nf_fma(const char* target, int threads, double milliseconds);
 
 #if defined(__cplusplus)
 }

@@ -25,11 +25,15 @@ namespace nearfield {
 // Tokens of a tile along each axis, slowest first; leading ones are 1 for lower ranks.
 using TileShape = std::array<Index, kMaxRank>;
 
+class Tuner;  // src/plan/tuner.h
+
 struct PlanOptions {
   std::string op = "nearfield";  // who asks: opens messages
   std::string backend;           // empty: the first of the table that can
   std::string kernel;            // of that backend; empty: the one that is predicted to be fastest
   std::optional<TileShape> query_tile, key_tile;
+  std::shared_ptr<const Tuner>
+      tuner;  // set by choose(): the measured choices that count where nothing is forced
 };
 
 enum class Device : int { kCpu, kCuda };
@@ -78,6 +82,8 @@ class NF_API Backend {
   virtual ~Backend() = default;
   virtual std::string_view name() const = 0;
   virtual Device device() const = 0;
+  // Machines of one class are planned alike, whatever else they are: "zen4", "sm90".
+  virtual std::string device_class() const { return std::string(name()); }
   // Instruction sets that its kernels are compiled for and this machine has, the one in use first.
   virtual std::vector<std::string> targets() const { return {}; }
   // Why this backend cannot serve the problem, in words; nothing if it can.
@@ -100,7 +106,17 @@ struct Choice {
 NF_API Choice choose(std::span<const Backend* const> table, const Problem& problem,
                      const PlanOptions& options, Device device);
 
-// The whole table for a problem, for people: each backend with its plan or its reason.
+// The whole table for a problem: each backend with its plan or its reason.
+struct Answer {
+  const Backend* backend = nullptr;
+  std::optional<std::string> refusal;
+  std::optional<Plan> plan;  // nothing where it refuses
+  bool chosen = false;
+};
+NF_API std::vector<Answer> answers(std::span<const Backend* const> table, const Problem& problem,
+                                   const PlanOptions& options, Device device);
+
+// The same for people.
 NF_API std::string explain(std::span<const Backend* const> table, const Problem& problem,
                            const PlanOptions& options, Device device);
 

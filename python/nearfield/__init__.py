@@ -5,7 +5,9 @@
 from pathlib import Path as _Path
 
 from . import compat, varlen
-from ._core import explain, info
+from ._core import info
+from ._explain import explain
+from ._tuner import tuner_file
 from .functional import (
     CausalType,
     allow_bf16_arithmetic,
@@ -21,6 +23,7 @@ from .functional import (
 )
 from .modules import Attention, NeighborhoodAttention1D, NeighborhoodAttention2D, NeighborhoodAttention3D
 from .rotary import apply_rope, rope, rope_tables
+from .tools.optimizer import optimize
 
 __version__ = info()["version"]
 # For C++, as torch.utils.cmake_prefix_path: find_package(nearfield COMPONENTS torch)
@@ -45,8 +48,10 @@ __all__ = [
     "na1d",
     "na2d",
     "na3d",
+    "optimize",
     "rope",
     "rope_tables",
     "spatio_temporal_attention",
+    "tuner_file",
     "varlen",
 ]

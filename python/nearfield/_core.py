@@ -8,6 +8,7 @@ needs torch, and nothing computes geometry: that is done once, in C++.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import json
@@ -32,6 +33,11 @@ def _library() -> ctypes.CDLL:
         "nf_info": [],
         "nf_problem": [ctypes.c_char_p],
         "nf_explain": [ctypes.c_char_p, ctypes.c_int],
+        "nf_plan": [ctypes.c_char_p, ctypes.c_int],
+        "nf_tiles": [ctypes.c_char_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int],
+        "nf_tuner_problems": [ctypes.c_char_p],
+        "nf_tuner": [ctypes.c_char_p, ctypes.c_char_p],
+        "nf_collect": [ctypes.c_int],
         "nf_intervals": [ctypes.c_char_p, ctypes.c_int64, ctypes.c_int],
         "nf_needed_keys": [ctypes.c_char_p, words, ctypes.c_int],
         "nf_inner_queries": [ctypes.c_char_p, words, ctypes.c_int],
@@ -57,6 +63,8 @@ def _library() -> ctypes.CDLL:
         ctypes.c_char_p,
     ]
     lib.nf_kept.restype = None
+    lib.nf_fma.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.c_double]
+    lib.nf_fma.restype = ctypes.c_double
     lib.nf_free.argtypes = [ctypes.c_void_p]
     lib.nf_free.restype = None
     return lib
@@ -91,20 +99,68 @@ def _words(numbers: Sequence[int]):
 
 @functools.cache
 def info() -> dict:
-    """Version, backends (fastest first), the CPU target in use and those that this machine has."""
+    """Version, backends (fastest first) and their device classes, the CPU target in use and those that this
+    machine has."""
     return _call("nf_info")
 
 
 def problem(text: str) -> dict:
-    """The canonical form of a problem string, with rank, sequences, pairs, flops and sparsity."""
+    """The canonical form of a problem string, with rank, sequences, pairs, flops, sparsity, what the string
+    says (`fields`) and what the planner predicts (c.h, nf_problem)."""
     return _call("nf_problem", _text(text))
 
 
-def explain(call: str, device: str = "cpu") -> str:
-    """Every backend for `PROBLEM[@BACKEND[,qTILE[,kvTILE]]]`: its plan, or its reason to refuse."""
+def _device(op: str, device: str) -> int:
     if device not in ("cpu", "cuda"):
-        raise ValueError(f"[explain] got device {device!r}, expected 'cpu' or 'cuda'")
-    return _call("nf_explain", _text(call), _DEVICES[device])
+        raise ValueError(f"[{op}] got device {device!r}, expected 'cpu' or 'cuda'")
+    return _DEVICES[device]
+
+
+def explain(call: str, device: str = "cpu") -> str:
+    """Every backend for `PROBLEM[@BACKEND[/KERNEL][,qTILE[,kvTILE]]]`: its plan, or its reason to refuse."""
+    return _call("nf_explain", _text(call), _device("explain", device))
+
+
+def plan(call: str, device: str = "cpu") -> list[dict]:
+    """What explain() says, for programs: an entry for each backend (c.h, nf_plan)."""
+    return _call("nf_plan", _text(call), _device("plan", device))
+
+
+def tiles(call: str, sequence: int = 0, group: int = 0, rows: bool = False) -> dict:
+    """Tile pairs of a sequence, skipped, partial and full, under the call's tiles or its plan's (c.h,
+    nf_tiles)."""
+    _words((sequence, group))
+    return _call("nf_tiles", _text(call), sequence, group, int(rows))
+
+
+def tuner_problems(problem: str) -> list[str]:
+    """What each sequence of a problem is called in a tuner file."""
+    return _call("nf_tuner_problems", _text(problem))
+
+
+def use_tuner(text: str | None, name: str = "tuner") -> int:
+    """Uses the lines of a tuner file in the whole process; None: those of NEARFIELD_TUNER again. Returns how
+    many count on this version."""
+    return _call("nf_tuner", None if text is None else _text(text), _text(name))
+
+
+@contextlib.contextmanager
+def collected():
+    """Gives a list that has the problems that the process ran within it, each once, when it ends."""
+    problems: list[str] = []
+    _call("nf_collect", 1)
+    try:
+        yield problems
+    finally:
+        problems += _call("nf_collect", 0)
+
+
+def fma(target: str, threads: int, milliseconds: float = 2.0) -> float:
+    """The peak of `threads` threads together now, in GFLOP/s of float32 multiply-adds (c.h, nf_fma)."""
+    rate = _library().nf_fma(target.encode(), threads, milliseconds)
+    if rate <= 0:
+        raise ValueError(f"[fma] got CPU target {target!r}, expected one that this machine has")
+    return rate
 
 
 def intervals(problem: str, sequence: int, axis: int) -> dict:

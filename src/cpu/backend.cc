@@ -6,8 +6,10 @@
 #include "cpu/cpu.h"
 #include "cpu/general.h"
 #include "cpu/kernel.h"
+#include "cpu/machine.h"
 #include "cpu/tuned.h"
 #include "plan/bf16_note.h"
+#include "plan/tuner.h"
 #include "plan/unserved.h"
 
 namespace nearfield {
@@ -32,6 +34,7 @@ class Cpu final : public Backend {
  public:
   std::string_view name() const override { return "cpu"; }
   Device device() const override { return Device::kCpu; }
+  std::string device_class() const override { return cpu::name_of(cpu::machine()); }
   std::vector<std::string> targets() const override { return cpu::targets(); }
 
   std::optional<std::string> refusal(const Problem& p, const PlanOptions& options) const override {
@@ -60,22 +63,24 @@ class Cpu final : public Backend {
     Plan plan;
     plan.backend = name();
     Plan general;
-    cpu::plan_general(p, options, general);
+    const SequenceOptions each(options, p, *this);
+    cpu::plan_general(p, each, general);
     const auto reason = cpu::tuned_refusal(p, options);
     const bool forced = options.kernel == "general";
     cpu::KernelChoice choice =
-        cpu::choose_kernels(p, general, options.kernel, !reason, !reason && cpu::multiplies_bf16(p));
+        cpu::choose_kernels(p, general, each, !reason, !reason && cpu::multiplies_bf16(p));
     if (choice.all_general()) {
       plan = std::move(general);
       plan.backend = name();
       if (reason) plan.note = *reason;
-      else if (!forced) plan.note = "predicted to be faster than the tuned kernels";
+      else if (!forced && !each.tuned()) plan.note = "predicted to be faster than the tuned kernels";
     } else {
       cpu::plan_tuned(p, choice, std::move(general), plan);
     }
     plan.kernel = choice.kernel + ", " + targets()[0];
     plan.seconds = choice.seconds;
     plan.candidates = std::move(choice.candidates);
+    if (each.tuned()) plan.note += (plan.note.empty() ? "" : "; ") + std::string("chosen by the tuner file");
     const std::string bf16 = bf16_note(p, why_not_bf16(p, plan));
     if (!bf16.empty()) plan.note += (plan.note.empty() ? "" : "; ") + bf16;
     return plan;

@@ -7,6 +7,7 @@
 
 #include "cpu/cost.h"
 #include "cpu/stencil.h"
+#include "problem/message.h"
 
 namespace nearfield::cpu {
 namespace {
@@ -53,6 +54,16 @@ Offers offers_of(const Problem& p, const Grid& grid, const TileShape& query_tile
   return o;
 }
 
+// The kernel that is asked of a sequence; tiles are the general path's.
+std::string asked_of(const SequenceOptions& each, Index i) {
+  const PlanOptions& options = each.of(i);
+  const bool tiles = options.query_tile || options.key_tile;
+  if (tiles && !each.where(i).empty() && !options.kernel.empty() && options.kernel != "general")
+    refuse("tuner", each.where(i) + " with tiles for kernel " + options.kernel,
+           "them for `cpu/general` only");
+  return options.kernel.empty() && tiles ? "general" : options.kernel;
+}
+
 // A call of one kernel for some sequences with `batch` entries each.
 struct Total {
   Counts counts;
@@ -70,7 +81,7 @@ bool KernelChoice::all_general() const {
   return std::none_of(cuts.begin(), cuts.end(), [](const auto& cut) { return cut.has_value(); });
 }
 
-KernelChoice choose_kernels(const Problem& p, const Plan& general, const std::string& asked, bool tuned,
+KernelChoice choose_kernels(const Problem& p, const Plan& general, const SequenceOptions& each, bool tuned,
                             bool bf16) {
   KernelChoice choice;
   Total all[kKernels], chosen[kKernels];
@@ -85,12 +96,16 @@ KernelChoice choose_kernels(const Problem& p, const Plan& general, const std::st
                  {static_cast<Index>(axis.rule), axis.query_extent, axis.key_extent, axis.window, axis.stride,
                   axis.dilation, axis.queries.begin, axis.queries.end, axis.keys.begin, axis.keys.end});
     auto at = known.find(key);
+    const std::string asked = asked_of(each, i);
     if (at == known.end())
       at = known
                .emplace(key,
                         offers_of(p, grid, general.query_tile(i), general.key_tile(i), asked, tuned, bf16))
                .first;
     const Offers& o = at->second;
+    if (!each.where(i).empty() && asked != kernel_name(o.best))
+      refuse("tuner", each.where(i) + " with kernel " + asked, "one that serves " + tuner_problem(p, i),
+             "remove the line, or optimise anew");
     bytes += o.bytes * static_cast<double>(p.batch);
     for (std::size_t k = 0; k < kKernels; ++k)
       if (o.serves[k]) all[k].add(o.counts[k], p.batch);

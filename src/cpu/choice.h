@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "cpu/band.h"
-#include "nearfield/plan.h"
+#include "plan/tuner.h"
 
 namespace nearfield::cpu {
 
@@ -21,9 +21,9 @@ struct KernelChoice {
   bool all_general() const;
 };
 
-// general: its tiles, one per sequence or one. asked: the kernel to be taken, or empty. tuned: false if only
+// general: its tiles, one per sequence or one. each: a sequence's kernel, or none. tuned: false if only
 // the general path serves the problem. bf16: tuned kernels that can multiply in bf16 do.
-KernelChoice choose_kernels(const Problem& problem, const Plan& general, const std::string& asked, bool tuned,
-                            bool bf16);
+KernelChoice choose_kernels(const Problem& problem, const Plan& general, const SequenceOptions& each,
+                            bool tuned, bool bf16);
 
 }  // namespace nearfield::cpu

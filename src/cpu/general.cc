@@ -9,6 +9,7 @@
 #include <algorithm>
 
 #include "cpu/kernel.h"
+#include "problem/message.h"
 #include "runtime/convert.h"
 
 namespace nearfield::cpu {
@@ -181,14 +182,19 @@ std::vector<GridView> delta_views(const Problem& p, const std::vector<Sequence>&
 
 }  // namespace
 
-void plan_general(const Problem& p, const PlanOptions& options, Plan& plan) {
+void plan_general(const Problem& p, const SequenceOptions& each, Plan& plan) {
   const bool backward = p.direction == Direction::kBackward;
-  const int rows =
-      options.key_tile && !backward ? static_cast<int>((*options.key_tile)[2]) : rows_per_block(p);
+  int rows = rows_per_block(p);
   plan.kernel = "general, " + targets()[0];
   double computed = 0;
   for (Index i = 0; i < sequences(p); ++i) {
     const Grid grid = grid_of(p, i);
+    const PlanOptions& options = each.of(i);
+    if (options.key_tile && !backward) {
+      if (!each.where(i).empty())  // one length for all sequences of a call
+        refuse("tuner", each.where(i) + " with a key tile forward", "a query tile, or a kernel");
+      rows = static_cast<int>((*options.key_tile)[2]);
+    }
     const TileShape q =
         options.query_tile ? *options.query_tile : best_tile(grid, TileSide::kQueries, kLanes);
     const TileShape k = !backward          ? TileShape{1, 1, rows}

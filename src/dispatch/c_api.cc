@@ -5,11 +5,9 @@
 #include "nearfield/c.h"
 
 #include <bit>
-#include <cmath>
-#include <cstdio>
-#include <cstring>
 #include <string>
 
+#include "dispatch/json.h"
 #include "nearfield/attention.h"
 #include "problem/message.h"
 #include "runtime/philox.h"
@@ -18,53 +16,11 @@ namespace nearfield {
 namespace {
 
 constexpr Index kMostIntervals = Index{1} << 22;
-
-std::string quoted(std::string_view text) {
-  std::string json = "\"";
-  for (const char c : text) {
-    const auto code = static_cast<unsigned char>(c);
-    if (c == '"' || c == '\\') json += std::string("\\") + c;
-    else if (c == '\n') json += "\\n";
-    else if (code >= 0x20 && code < 0x7f) json += c;
-    else {  // control characters, and bytes of text that may not be UTF-8
-      char escape[8];
-      std::snprintf(escape, sizeof escape, "\\u%04x", code);
-      json += escape;
-    }
-  }
-  return json + "\"";
-}
-
-std::string number(double x) {
-  if (!std::isfinite(x)) return "null";
-  char text[32];
-  std::snprintf(text, sizeof text, "%.17g", x);
-  return text;
-}
-
-char* copied(const std::string& text) {
-  char* copy = new (std::nothrow) char[text.size() + 1];
-  if (copy) std::memcpy(copy, text.c_str(), text.size() + 1);
-  return copy;
-}
-
-template <class Fn>
-char* guarded(const Fn& fn) {
-  try {
-    return copied("{\"ok\": " + fn() + "}");
-  } catch (const std::exception& e) { return copied("{\"error\": " + quoted(e.what()) + "}"); }
-}
-
-std::string text_argument(const char* text) {
-  if (!text) refuse("nearfield", "a null pointer", "a string");
-  return text;
-}
-
-std::string names(const std::vector<std::string>& list) {
-  std::string json;
-  for (const std::string& name : list) json += (json.empty() ? "" : ", ") + quoted(name);
-  return "[" + json + "]";
-}
+#if defined(__clang__)
+constexpr const char* kCompiler = "clang " __clang_version__;
+#else
+constexpr const char* kCompiler = "gcc " __VERSION__;
+#endif
 
 // Reads the words of nf_check one after the other.
 class Reader {
@@ -102,6 +58,52 @@ class Reader {
   const int64_t* at_;
   int64_t left_;
 };
+
+std::string flag(bool x) { return x ? "true" : "false"; }
+
+// One number per axis of every layout.
+template <class Get>
+std::string axes(const Problem& p, const Layout& layout, const Get& get) {
+  std::vector<Index> values;
+  for (int a = 0; a < p.rank; ++a) values.push_back(get(layout, static_cast<std::size_t>(a)));
+  return numbers(values);
+}
+
+// What a problem string says, taken apart.
+std::string fields(const Problem& p) {
+  constexpr const char* kCausal[] = {"none", "tl", "br", "dont_care"};
+  std::string layouts;
+  for (const Layout& l : p.layouts) {
+    layouts += layouts.empty() ? "{" : ", {";
+    layouts += "\"extent\": " + axes(p, l, [](const Layout& x, std::size_t a) { return x.extent[a]; });
+    layouts +=
+        ", \"query_extent\": " + axes(p, l, [](const Layout& x, std::size_t a) { return x.query_extent[a]; });
+    layouts += ", \"window\": " + axes(p, l, [](const Layout& x, std::size_t a) { return x.window[a]; });
+    layouts += ", \"stride\": " + axes(p, l, [](const Layout& x, std::size_t a) { return x.stride[a]; });
+    layouts += ", \"dilation\": " + axes(p, l, [](const Layout& x, std::size_t a) { return x.dilation[a]; });
+    layouts +=
+        ", \"causal\": " + axes(p, l, [](const Layout& x, std::size_t a) { return Index{x.causal[a]}; }) +
+        "}";
+  }
+  bool strides = false;
+  for (const auto& list : p.strides) strides = strides || !list.empty();
+  return "{\"operation\": " + quoted(p.operation == Operation::kAttention ? "att" : "na") +
+         ", \"direction\": " + quoted(p.direction == Direction::kForward ? "fwd" : "bwd") +
+         ", \"dtype\": " + quoted(name_of(p.dtype)) + ", \"batch\": " + std::to_string(p.batch) +
+         ", \"heads\": " + std::to_string(p.heads) + ", \"kv_heads\": " + std::to_string(p.kv_heads) +
+         ", \"head_dim\": " + std::to_string(p.head_dim) + ", \"value_dim\": " + std::to_string(p.value_dim) +
+         ", \"causal_type\": " + quoted(kCausal[static_cast<int>(p.causal_type)]) +
+         ", \"varlen\": " + flag(p.varlen) + ", \"layouts\": [" + layouts +
+         "], \"additional\": " + std::to_string(p.additional) +
+         ", \"query_layout\": " + flag(p.query_layout) +
+         ", \"ranges\": " + flag(p.query_range || p.key_range) + ", \"strides\": " + flag(strides) +
+         ", \"offsets\": " + flag(p.offsets.has_value()) +
+         ", \"tail\": " + numbers({p.tail_query, p.tail_key}) + ", \"dropout\": " + number(p.dropout) +
+         ", \"bias\": " + flag(p.bias) + ", \"lse\": " + flag(p.lse) +
+         ", \"nondeterministic\": " + flag(p.nondeterministic) +
+         ", \"scale\": " + (p.scale ? number(*p.scale) : "null") +
+         ", \"precision\": " + std::to_string(static_cast<int>(p.precision)) + "}";
+}
 
 // What the planner predicts for the host, if it does.
 std::string predictions(const Problem& p) {
@@ -167,9 +169,10 @@ void nf_free(char* text) { delete[] text; }
 char* nf_info(void) {
   return guarded([] {
     std::vector<std::string> table;
-    std::string targets;
+    std::string targets, classes;
     for (const Backend* b : backends()) {
       table.emplace_back(b->name());
+      classes += (classes.empty() ? "" : ", ") + quoted(b->name()) + ": " + quoted(b->device_class());
       const std::vector<std::string> list = b->targets();
       if (list.empty()) continue;
       targets += ", " + quoted(table.back() + "_target") + ": " + quoted(list[0]);
@@ -177,7 +180,8 @@ char* nf_info(void) {
     }
     const auto functions = function_names();
     return "{\"version\": " + quoted(version()) + ", \"backends\": " + names(table) + targets +
-           ", \"functions\": " + names({functions.begin(), functions.end()}) + "}";
+           ", \"functions\": " + names({functions.begin(), functions.end()}) + ", \"device_classes\": {" +
+           classes + "}, \"compiler\": " + quoted(kCompiler) + "}";
   });
 }
 
@@ -187,7 +191,7 @@ char* nf_problem(const char* text) {
     return "{\"problem\": " + quoted(to_string(p)) + ", \"rank\": " + std::to_string(p.rank) +
            ", \"sequences\": " + std::to_string(sequences(p)) + ", \"pairs\": " + number(visible_pairs(p)) +
            ", \"flops\": " + number(useful_flops(p)) + ", \"sparsity\": " + number(sparsity(p)) +
-           predictions(p) + "}";
+           ", \"fields\": " + fields(p) + predictions(p) + "}";
   });
 }
 

@@ -2,10 +2,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // From a problem and tensors to a backend: the last checks before memory is written.
+#include <chrono>
+#include <cstdio>
 #include <memory>
 
 #include "nearfield/attention.h"
 #include "problem/message.h"
+#include "runtime/environment.h"
+#include "runtime/trace.h"
 
 namespace nearfield {
 namespace {
@@ -36,6 +40,18 @@ void check_view(const Problem& p, Role role, const TensorView& t) {
   for (int i = 0; i < t.rank; ++i)
     if (t.size[static_cast<std::size_t>(i)] > 1 && t.stride[static_cast<std::size_t>(i)] == 0)
       refuse("run", name + " with stride 0", "outputs whose elements have memory of their own");
+}
+
+// With NEARFIELD_VERBOSE=exec.
+void run_and_log(const Problem& p, const Choice& choice, const Tensors& tensors, Executor& executor,
+                 std::byte* workspace) {
+  const auto begin = std::chrono::steady_clock::now();
+  choice.backend->run(p, *choice.plan, tensors, executor, workspace);
+  const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - begin;
+  char ms[32];
+  std::snprintf(ms, sizeof ms, "%.4f", took.count());
+  log_row("exec", {choice.plan->problem, choice.backend->name(), choice.plan->kernel,
+                   std::to_string(executor.workers()), ms});
 }
 
 }  // namespace
@@ -79,7 +95,10 @@ void run(const Problem& problem, const Choice& choice, const Tensors& tensors, E
     own.reset(new std::byte[bytes]);
     workspace = own.get();
   }
-  choice.backend->run(problem, *choice.plan, used, executor, workspace);
+  if (tracing()) trace(choice.plan->problem);
+  static const bool log = verbose("exec");
+  if (log) run_and_log(problem, choice, used, executor, workspace);
+  else choice.backend->run(problem, *choice.plan, used, executor, workspace);
 }
 
 }  // namespace nearfield

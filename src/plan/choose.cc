@@ -7,6 +7,7 @@
 #include <unordered_map>
 
 #include "plan/tiles.h"
+#include "plan/tuner.h"
 #include "problem/message.h"
 #include "runtime/environment.h"
 
@@ -46,8 +47,10 @@ void check_backend_name(std::span<const Backend* const> table, const PlanOptions
          "leave it out for the best one");
 }
 
-// What was asked for, or else by the environment; "cpu/b16" names a backend and one of its kernels.
+// What was asked for, or else by the environment, with the tuner in use; "cpu/b16" names a backend and one of its
+// kernels.
 PlanOptions resolved(PlanOptions options) {
+  options.tuner = active_tuner();
   if (options.backend.empty()) {
     static const std::string forced = environment("NEARFIELD_BACKEND");
     options.backend = forced;
@@ -127,15 +130,16 @@ Choice choose(std::span<const Backend* const> table, const Problem& p, const Pla
   const PlanOptions options = resolved(asked);
   static std::mutex mutex;
   static std::unordered_map<std::string, Choice> cache;
-  const std::string key = to_string(p) + options_text(options) + (device == Device::kCpu ? "" : "#cuda");
+  const std::string call = to_string(p) + options_text(options) + (device == Device::kCpu ? "" : "#cuda");
+  const std::string key = options.tuner ? call + "#" + std::to_string(options.tuner->id()) : call;
   {
     const std::lock_guard lock(mutex);
     const auto found = cache.find(key);
     if (found != cache.end()) return found->second;
   }
   const Choice choice = choose_uncached(table, p, options, device);
-  if (verbose("dispatch"))
-    log_line("dispatch", key + "," + std::string(choice.backend->name()) + "," + choice.plan->kernel);
+  static const bool log = verbose("dispatch");
+  if (log) log_row("dispatch", {call, choice.backend->name(), choice.plan->kernel});
   const std::lock_guard lock(mutex);
   static std::size_t cached_bytes = 0;
   std::size_t bytes = 512 + 2 * key.size() + 2 * sizeof(TileShape) * choice.plan->query_tiles.size();
@@ -149,29 +153,42 @@ Choice choose(std::span<const Backend* const> table, const Problem& p, const Pla
   return choice;
 }
 
-std::string explain(std::span<const Backend* const> table, const Problem& p, const PlanOptions& asked,
-                    Device device) {
+std::vector<Answer> answers(std::span<const Backend* const> table, const Problem& p, const PlanOptions& asked,
+                            Device device) {
   const PlanOptions options = resolved(asked);
   check_backend_name(table, options);
+  std::vector<Answer> all;
+  bool chosen = false;
+  for (const Backend* b : table) {
+    if (!options.backend.empty() && options.backend != b->name()) continue;
+    Answer answer{b, refusal_of(*b, p, options, device), std::nullopt, false};
+    if (!answer.refusal) {
+      answer.plan = b->plan(p, options);
+      answer.chosen = !chosen;
+      chosen = true;
+    }
+    all.push_back(std::move(answer));
+  }
+  return all;
+}
+
+std::string explain(std::span<const Backend* const> table, const Problem& p, const PlanOptions& options,
+                    Device device) {
   char text[160];
   std::snprintf(text, sizeof text, "\n  %.4g visible pairs per head, %.4g useful FLOPs, 1 / %.4g of dense\n",
                 visible_pairs(p), useful_flops(p), sparsity(p));
   std::string all = to_string(p) + text;
-  bool chosen = false;
-  for (const Backend* b : table) {
-    if (!options.backend.empty() && options.backend != b->name()) continue;
-    const auto reason = refusal_of(*b, p, options, device);
-    all += std::string(!reason && !chosen ? "* " : "  ") + std::string(b->name()) +
-           std::string(max_of(0, 10 - static_cast<Index>(b->name().size())), ' ') + " ";
-    if (reason) {
-      all += "no: " + *reason + "\n";
+  for (const Answer& a : answers(table, p, options, device)) {
+    const std::string_view name = a.backend->name();
+    all += (a.chosen ? "* " : "  ") + std::string(name) +
+           std::string(max_of(0, 10 - static_cast<Index>(name.size())), ' ') + " ";
+    if (a.refusal) {
+      all += "no: " + *a.refusal + "\n";
       continue;
     }
-    const Plan plan = b->plan(p, options);
-    all += plan_text(plan, p.rank) + "\n";
-    const std::string times = prediction_text(plan);
+    all += plan_text(*a.plan, p.rank) + "\n";
+    const std::string times = prediction_text(*a.plan);
     if (!times.empty()) all += "             predicted on one thread: " + times + "\n";
-    chosen = true;
   }
   return all;
 }

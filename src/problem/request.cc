@@ -437,6 +437,8 @@ Problem make_problem(const Request& r) {
     if (p.lse) add_strides(p, Role::kGradLse, r.grad_lse);
   }
   check(p, r.op);  // the strides
+  static const bool log = verbose("check");
+  if (log) log_row("check", {r.op, to_string(p)});
   return p;
 }
 

@@ -33,13 +33,45 @@ int environment_number(const char* name) {
   return number;
 }
 
-bool verbose(std::string_view topic) {
-  static const std::string topics = "," + environment("NEARFIELD_VERBOSE") + ",";
-  return topics.find("," + std::string(topic) + ",") != std::string::npos;
+namespace {
+
+std::string checked_topics() {
+  std::string topics = environment("NEARFIELD_VERBOSE");
+  std::string_view rest = topics;
+  while (!rest.empty()) {
+    const std::string_view topic = rest.substr(0, rest.find(','));
+    if (topic != "dispatch" && topic != "exec" && topic != "check" && topic != "all")
+      throw std::invalid_argument(
+          "[nearfield] got NEARFIELD_VERBOSE=" + topics +
+          ", expected some of dispatch, exec, check, or all; separate them by commas");
+    rest.remove_prefix(topic.size() == rest.size() ? rest.size() : topic.size() + 1);
+  }
+  return "," + topics + ",";
 }
 
-void log_line(std::string_view topic, std::string_view text) {
-  const std::string line = "nearfield," + std::string(topic) + "," + std::string(text) + "\n";
+}  // namespace
+
+bool verbose(std::string_view topic) {
+  static const std::string topics = checked_topics();
+  const auto has = [](std::string_view word) {
+    return topics.find("," + std::string(word) + ",") != std::string::npos;
+  };
+  return has(topic) || has("all");
+}
+
+void log_row(std::string_view topic, std::initializer_list<std::string_view> fields) {
+  std::string line = "nearfield," + std::string(topic);
+  for (const std::string_view field : fields) {
+    line += ',';
+    if (field.find_first_of(",\"\n") == std::string_view::npos) {
+      line += field;
+      continue;
+    }
+    line += '"';
+    for (const char c : field) line += c == '"' ? "\"\"" : std::string(1, c);
+    line += '"';
+  }
+  line += '\n';
   std::fwrite(line.data(), 1, line.size(), stderr);
 }
 

@@ -68,6 +68,11 @@ class Json {
     if (*at_ == '"') return string();
     if (take('{')) return list('}', true);
     if (take('[')) return list(']', false);
+    for (const char* word : {"true", "false", "null"}) {
+      const std::size_t length = std::strlen(word);
+      if (static_cast<std::size_t>(end_ - at_) >= length && std::strncmp(at_, word, length) == 0)
+        return at_ += length, true;
+    }
     char* stop = nullptr;
     if (*at_ != '-' && !std::isdigit(static_cast<unsigned char>(*at_))) return false;  // no inf, no nan
     std::strtod(at_, &stop);

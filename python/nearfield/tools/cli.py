@@ -2,18 +2,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command `nearfield`: one subcommand per tool.
 
-A tool is a module with a function that takes the parsed arguments and raises CommandError for whatever
-the user got wrong. Its arguments are declared here and its module is imported when it is called, so that
-`nearfield --help` needs none of the packages that only one tool uses.
+A tool is a module with add_parser(), which declares its arguments, and run(), which takes the parsed ones and
+raises CommandError for whatever the user got wrong. `nearfield --help` needs none of the packages that only
+one tool uses: these are imported when it runs.
 """
 
 import argparse
 import sys
 
-from nearfield.tools import CommandError
+from nearfield.tools import CommandError, explain, info, optimize, profile, show, simulate
 
 # Packages of the extra `demo`, by the name they are imported under.
 kDemoPackages = {"matplotlib", "nibabel", "numpy", "PIL", "rich", "scipy", "skimage"}
+
+TOOLS = (profile, explain, optimize, simulate, show, info)
 
 
 def main(argv=None):
@@ -34,6 +36,8 @@ def main(argv=None):
 def _parser():
     parser = argparse.ArgumentParser(prog="nearfield", description="Neighborhood attention: tools.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for tool in TOOLS:
+        tool.add_parser(commands)
     _add_demo(commands)
     return parser
 

@@ -4,7 +4,7 @@
 // Compile with -O3 -ffp-contract=fast. Each burst is the same C++ on another width of vector: kChains
 // independent accumulators cover latency x units of every core so far (4 cycles x 2 on x86, 4 x 4 on Arm)
 // and leave registers for the two factors.
-#include "fma.h"
+#include "runtime/fma.h"
 
 #include <algorithm>
 #include <atomic>
@@ -13,6 +13,7 @@
 #include <thread>
 #include <vector>
 
+namespace nearfield {
 namespace {
 
 using Clock = std::chrono::steady_clock;
@@ -66,7 +67,7 @@ Burst burst_of(const char* target) {
 
 }  // namespace
 
-double nearfield_fma(const char* target, int threads, double milliseconds) {
+double fma_peak(const char* target, int threads, double milliseconds) {
   const Burst burst = burst_of(target);
   if (!burst || threads < 1) return -1;
   const auto part = std::chrono::duration_cast<Clock::duration>(
@@ -98,3 +99,5 @@ double nearfield_fma(const char* target, int threads, double milliseconds) {
   }
   return best;
 }
+
+}  // namespace nearfield

@@ -46,3 +46,19 @@ class Sdpa(Peer):
 
     def attend(self, query, key, value):
         return F.scaled_dot_product_attention(query, key, value, **self.arguments)
+
+
+class DenseSdpa(Sdpa):
+    """Of every query with every key, whatever the windows: what dense attention would take."""
+
+    name = "dense-sdpa"
+
+    @classmethod
+    def candidates(cls, problem):
+        return [{}]
+
+    def __init__(self, problem):
+        Peer.__init__(self, problem)
+        self.arguments = {"enable_gqa": problem.heads != problem.kv_heads}
+        if problem.dense and problem.causal:
+            self.arguments["is_causal"] = True

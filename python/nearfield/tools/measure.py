@@ -9,47 +9,23 @@ get one core, which nothing but the FMA reading shows.
 
 from __future__ import annotations
 
-import ctypes
-import functools
 import gc
-import subprocess
+import statistics
 import time
-from pathlib import Path
+from dataclasses import dataclass
 
-SOURCE = Path(__file__).parent / "native" / "fma.cc"
-LIBRARY = Path(__file__).parent.parent / "build" / "bench" / "libnearfield_fma.so"
-BURST_MS = 2.0
+import torch
+
+from nearfield._core import fma
+
+# Of peers with nearfield, relative to the largest number: what rounding in another order may change.
+AGREEMENT = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.01}
 SETTLE_S = 0.005  # idle threads of torch's pool spin that long, and would take part of the burst's cores
 FAIR = 0.9  # of n times one thread's peak, what n threads must read: 1.8 for two
 
 
-def build(source: Path, library: Path, *flags: str) -> Path:
-    """Compiles one file into a shared library unless that is newer."""
-    if not library.exists() or library.stat().st_mtime < source.stat().st_mtime:
-        library.parent.mkdir(parents=True, exist_ok=True)
-        fresh = library.with_suffix(f".{time.time_ns()}")  # another process may load or write it meanwhile
-        subprocess.run(["c++", *flags, "-shared", "-fPIC", "-o", fresh, source], check=True)
-        fresh.replace(library)
-    return library
-
-
-@functools.cache
-def _burst():
-    flags = ("-std=c++20", "-O3", "-ffp-contract=fast", "-pthread")  # as in CMakeLists.txt
-    burst = ctypes.CDLL(str(build(SOURCE, LIBRARY, *flags))).nearfield_fma
-    burst.argtypes, burst.restype = (ctypes.c_char_p, ctypes.c_int, ctypes.c_double), ctypes.c_double
-    return burst
-
-
-def fma(target: str, threads: int, milliseconds: float = BURST_MS) -> float:
-    """The FMA peak of `threads` threads together now, in GFLOP/s (native/fma.h)."""
-    rate = _burst()(target.encode(), threads, milliseconds)
-    if rate <= 0:
-        raise ValueError(f"[bench] got CPU target {target!r}, expected one that this machine has")
-    return rate
-
-
-def _reading(target: str, threads: int) -> tuple[float, float]:
+def reading(target: str, threads: int) -> tuple[float, float]:
+    """The FMA peak of one thread, and of all."""
     time.sleep(SETTLE_S)
     one = fma(target, 1)
     return one, fma(target, threads) if threads > 1 else one
@@ -78,16 +54,16 @@ def interleaved(functions: dict, target: str, threads: int, samples: int, budget
     gc.collect()
     gc.disable()
     try:
-        reading = _reading(target, threads)
+        before = reading(target, threads)
         for turn in range(samples + 1):
             for name, fn in functions.items():
                 calls, count = plan.get(name, (1, 1))
                 if turn > count:
                     continue
                 time_s = seconds(fn, calls)
-                after = _reading(target, threads)
-                pair = {"fma1": [reading[0], after[0]], "fma": [reading[1], after[1]]}
-                reading = after
+                after = reading(target, threads)
+                pair = {"fma1": [before[0], after[0]], "fma": [before[1], after[1]]}
+                before = after
                 if turn == 0:
                     warm = min(time_s, seconds(fn)) if time_s < budget else time_s
                     plan[name] = (
@@ -99,3 +75,30 @@ def interleaved(functions: dict, target: str, threads: int, samples: int, budget
     finally:
         gc.enable()
     return taken
+
+
+@dataclass
+class Summary:
+    """What the samples of one function say."""
+
+    seconds: float  # median
+    spread: float  # half the distance of the quartiles, over the median
+    peak: float  # GFLOP/s of all threads, median over the samples
+    noisy: bool  # no sample had all cores, so all count
+
+
+def summary(samples: list[dict], threads: int) -> Summary:
+    """samples: of interleaved(); those that did not have all cores are left out where others are there."""
+    fair = [s for s in samples if kept(s, threads)]
+    used = fair or samples
+    times = [s["s"] for s in used]
+    peak = statistics.median(max(s["fma"]) for s in used)
+    return Summary(statistics.median(times), spread(times), peak, not fair)
+
+
+def spread(times: list[float]) -> float:
+    """Half the distance of the quartiles, over the median; 0 of one."""
+    if len(times) < 2:
+        return 0.0
+    low, median, high = statistics.quantiles(times, n=4, method="inclusive")
+    return (high - low) / 2 / median

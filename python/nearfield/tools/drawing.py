@@ -1,0 +1,185 @@
+# Copyright 2026 The nearfield authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of squares and words, as SVG, as PNG and as text.
+
+A Panel is a table of marks, one character per cell; a Drawing is panels with titles under one heading, and
+the legend says which colour a mark has.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nearfield.tools import CommandError
+
+INK, PAPER = "#222222", "#ffffff"
+LINE, GAP, MARGIN, LETTER = (
+    18,
+    24,
+    16,
+    6.6,
+)  # pixels: a line of words, between panels, around, a letter's width
+MOST_TEXT = 160  # columns of a panel as text
+MOST_CELLS = 1 << 21
+
+
+@dataclass
+class Panel:
+    """rows: strings of the same length, a character per cell."""
+
+    rows: list[str]
+    title: str = ""
+
+    @property
+    def columns(self) -> int:
+        return len(self.rows[0]) if self.rows else 0
+
+
+@dataclass
+class Drawing:
+    heading: str
+    panels: list[Panel]
+    legend: dict[str, tuple[str, str]]  # mark -> (colour, what it is)
+    notes: list[str] = field(default_factory=list)
+    cell: float = 14.0  # pixels
+    across: int = 0  # panels side by side; 0: about as many as down
+
+    def text(self) -> str:
+        """As characters; refuses what no terminal is wide enough for."""
+        widest = max((p.columns for p in self.panels), default=0)
+        if widest > MOST_TEXT:
+            raise CommandError(f"{widest} columns are too many for text: add --out FILE.svg or FILE.png")
+        parts = [self.heading]
+        for panel in self.panels:
+            parts.append("\n".join(([panel.title] if panel.title else []) + panel.rows))
+        used = set("".join(row for p in self.panels for row in p.rows))
+        parts.append(
+            "\n".join([f"{m} {what}" for m, (_, what) in self.legend.items() if m in used] + self.notes)
+        )
+        return "\n\n".join(part for part in parts if part)
+
+    def save(self, path: str) -> None:
+        """As .svg, .png or .txt."""
+        kinds = {".svg": self._svg, ".png": self._png, ".txt": self._txt}
+        kind = Path(path).suffix.lower()
+        if kind not in kinds:
+            raise CommandError(f"got --out {path}, expected a name that ends with {', '.join(kinds)}")
+        cells = sum(p.columns * len(p.rows) for p in self.panels)
+        if cells > MOST_CELLS:
+            raise CommandError(f"{cells} cells are too many for a picture; at most {MOST_CELLS}")
+        try:
+            kinds[kind](path)
+        except OSError as error:
+            raise CommandError(f"cannot write {path}: {error.strerror}") from error
+
+    # ---- layout: (words, squares, width, height)
+
+    def _placed(self):
+        words: list[tuple[float, float, str, bool]] = [(MARGIN, MARGIN + 12, self.heading, True)]
+        cells = (
+            max((p.columns for p in self.panels), default=1),
+            max((len(p.rows) for p in self.panels), default=1),
+        )
+        size = max(min(self.cell, 900 / max(cells)), 1.0)
+        titles = LINE if any(p.title for p in self.panels) else 0
+        widest_title = max((len(p.title) * LETTER for p in self.panels), default=0)
+        step_x = max(cells[0] * size, widest_title) + GAP
+        step_y = cells[1] * size + titles + GAP
+        across = self.across or max(
+            1, min(len(self.panels), round(math.sqrt(len(self.panels) * step_y / step_x)))
+        )
+        top = MARGIN + LINE + 8
+        squares: dict[str, list[tuple[float, float]]] = {}
+        for i, panel in enumerate(self.panels):
+            left, up = MARGIN + i % across * step_x, top + i // across * step_y
+            if panel.title:
+                words.append((left, up + 12, panel.title, False))
+            for y, row in enumerate(panel.rows):
+                for x, mark in enumerate(row):
+                    squares.setdefault(mark, []).append((left + x * size, up + titles + y * size))
+        y = top + math.ceil(len(self.panels) / across) * step_y
+        keys, x, width = [], float(MARGIN), MARGIN + min(across, len(self.panels)) * step_x
+        width = max(width, len(self.heading) * LETTER * 1.12 + 2 * MARGIN)
+        for mark, (color, what) in self.legend.items():
+            if mark not in squares:
+                continue
+            if x + 18 + len(what) * LETTER > width and x > MARGIN:
+                x, y = float(MARGIN), y + LINE
+            keys.append((x, y, color))
+            words.append((x + 18, y + 11, what, False))
+            x += 18 + len(what) * LETTER + 16
+        for note in self.notes:
+            y += LINE
+            words.append((MARGIN, y + 11, note, False))
+            width = max(width, len(note) * LETTER + 2 * MARGIN)
+        return words, squares, keys, size, width, y + LINE + MARGIN
+
+    def _svg(self, path: str) -> None:
+        words, squares, keys, size, width, height = self._placed()
+        inner = size - 1 if size >= 4 else size
+        parts = [
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}" height="{height:g}" '
+            f'viewBox="0 0 {width:g} {height:g}" font-family="sans-serif" font-size="12" fill="{INK}">',
+            f'<rect width="{width:g}" height="{height:g}" fill="{PAPER}"/>',
+        ]
+        for mark, corners in squares.items():
+            color = self.legend[mark][0]
+            data = "".join(f"M{x:g} {y:g}h{inner:g}v{inner:g}h-{inner:g}z" for x, y in corners)
+            parts.append(f'<path fill="{color}" d="{data}"/>')
+        parts += [f'<rect x="{x:g}" y="{y:g}" width="13" height="13" fill="{c}"/>' for x, y, c in keys]
+        for x, y, what, bold in words:
+            weight = ' font-weight="bold"' if bold else ""
+            parts.append(f'<text x="{x:g}" y="{y:g}"{weight}>{html.escape(what)}</text>')
+        Path(path).write_text("\n".join(parts) + "\n</svg>\n", encoding="utf-8")
+
+    def _png(self, path: str) -> None:
+        with needs_matplotlib():
+            from matplotlib.backends.backend_agg import FigureCanvasAgg
+            from matplotlib.collections import PolyCollection
+            from matplotlib.figure import Figure
+        words, squares, keys, size, width, height = self._placed()
+        inner = size - 1 if size >= 4 else size
+        figure = Figure(figsize=(width / 100, height / 100), dpi=150, facecolor=PAPER)
+        FigureCanvasAgg(figure)
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set_xlim(0, width)
+        axes.set_ylim(height, 0)
+        axes.axis("off")
+
+        def draw(corners, side, color):
+            boxes = [((x, y), (x + side, y), (x + side, y + side), (x, y + side)) for x, y in corners]
+            axes.add_collection(
+                PolyCollection(boxes, facecolors=color, edgecolors="none", antialiaseds=False)
+            )
+
+        for mark, corners in squares.items():
+            draw(corners, inner, self.legend[mark][0])
+        for x, y, color in keys:
+            draw([(x, y)], 13, color)
+        for x, y, what, bold in words:
+            axes.text(
+                x, y, what, fontsize=8.3, color=INK, weight="bold" if bold else "normal", parse_math=False
+            )
+        figure.savefig(path)
+
+    def _txt(self, path: str) -> None:
+        Path(path).write_text(self.text() + "\n", encoding="utf-8")
+
+
+class needs_matplotlib:
+    """Around imports of matplotlib: without it, a CommandError that says how to get it."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("matplotlib"):
+            raise CommandError(
+                "needs the package matplotlib for this; pip install 'nearfield[plot]', or in the source "
+                "folder "
+                "pip install '.[plot]'; SVG and text need nothing"
+            ) from error
+        return False

@@ -1,0 +1,83 @@
+# Copyright 2026 The nearfield authors.
+# SPDX-License-Identifier: Apache-2.0
+"""`nearfield info`: the environment, to be pasted into a bug report."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+from nearfield import _core
+from nearfield.tools import tables
+
+PACKAGES = ("numpy", "rich", "matplotlib", "triton", "natten")
+
+
+def add_parser(commands) -> None:
+    parser = commands.add_parser(
+        "info",
+        help="the environment, to be pasted into a bug report",
+        description="Versions, processor, backends and the variables that change what nearfield does.",
+    )
+    parser.add_argument("--json", metavar="FILE", help="the same as one object there; - is the output")
+    parser.set_defaults(run=run)
+
+
+def cpu_name() -> str:
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.exists() else []
+    names = (x.partition(":")[2].strip() for x in lines if x.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def report() -> dict:
+    """Everything, as text by name."""
+    info = _core.info()
+    found = {"nearfield": info["version"], "compiler": info["compiler"]}
+    found |= {"python": platform.python_version(), "torch": torch.__version__}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    found["system"] = platform.platform()
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    found["processor"] = f"{cpu_name()}, {cpus} of {os.cpu_count()} CPUs"
+    found["threads"] = f"{torch.get_num_threads()} of torch"
+    found["CPU target"] = f"{info.get('cpu_target', 'none')} of {', '.join(info.get('cpu_targets', []))}"
+    for name in info["backends"]:
+        found[f"backend {name}"] = (
+            f"device class {info['device_classes'][name]}" if _serves(name) else _why(name)
+        )
+    if torch.cuda.is_available():
+        found["GPU"] = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+    else:
+        found["GPU"] = f"none that torch sees (built for CUDA {torch.version.cuda})"
+    variables = sorted(k for k in os.environ if k.startswith("NEARFIELD_"))
+    found["variables"] = ", ".join(f"{k}={os.environ[k]}" for k in variables) or "no NEARFIELD_* is set"
+    return found
+
+
+def _answer(backend: str) -> dict:
+    device = "cuda" if backend.startswith("cuda") else "cpu"
+    return _core.plan(f"na:fwd:f32:b1h1kv1d64:64:k7@{backend}", device)[0]
+
+
+def _serves(backend: str) -> bool:
+    return "refusal" not in _answer(backend)
+
+
+def _why(backend: str) -> str:
+    return _answer(backend)["refusal"]
+
+
+def run(args) -> None:
+    found = report()
+    if args.json != "-":
+        width = max(map(len, found))
+        tables.show(*(f"{name:{width}}  {value}" for name, value in found.items()))
+    tables.write_rows([found], args.json, None)

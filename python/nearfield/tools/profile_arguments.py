@@ -1,0 +1,206 @@
+# Copyright 2026 The nearfield authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The arguments of `nearfield profile`: problem strings, or the flags of NATTEN's profiler."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from nearfield import _core
+from nearfield.tools import CommandError, problems
+from nearfield.tools.explain import add_hints
+from nearfield.tools.running import canonical, split
+
+DTYPES = {"fp32": "f32", "fp64": "f64", "bf16": "bf16", "fp16": "f16"}
+# Legal wherever a backend is, as in compat.natten; they select the automatic choice.
+PEER_BACKENDS = ("cutlass-fna", "hopper-fna", "blackwell-fna", "flex-fna")
+PEER_DENSE = ("cutlass-fmha", "hopper-fmha", "blackwell-fmha", "flex-fmha", "flex-fna")
+PEER_SDPA = ("xformers", "cudnn", "fav2")
+PEERS = ("sdpa", "masked-sdpa", "flex")
+
+
+def add_parser(commands, run) -> None:
+    parser = commands.add_parser(
+        "profile",
+        help="time problems, with error, memory and what else computes them",
+        description="Times a problem, given as strings, as a file (bench/problems, or what NEARFIELD_TRACE "
+        "wrote), or "
+        "by the flags of NATTEN's profiler, and says how far it is from this machine's limit.",
+    )
+    parser.add_argument(
+        "problems", nargs="*", metavar="PROBLEM|FILE", help="PROBLEM[@BACKEND[/KERNEL][,qTILE]]"
+    )
+    flags = parser.add_argument_group("a problem by flags")
+    flags.add_argument(
+        "-i", "--input-size", type=int, nargs="+", metavar="N", help="token layout, 1 to 3 axes"
+    )
+    flags.add_argument("-b", "--batch-size", type=int, default=1, metavar="N")
+    flags.add_argument("-n", "--heads", type=int, default=1, metavar="N", help="of queries")
+    flags.add_argument("--heads-kv", type=int, metavar="N", help="of keys and values (default: as many)")
+    flags.add_argument("-d", "--dim", type=int, default=64, metavar="N", help="of queries and keys (64)")
+    flags.add_argument("--dim-value", type=int, metavar="N", help="of values (default: as --dim)")
+    flags.add_argument("-w", "--window-size", type=int, nargs="*", metavar="N", help="default: everything")
+    flags.add_argument("-s", "--stride", type=int, nargs="*", metavar="N", help="one, or one per axis")
+    flags.add_argument("--dilation", type=int, nargs="*", metavar="N", help="one, or one per axis")
+    flags.add_argument(
+        "-c", "--causal", type=boolean, nargs="*", metavar="BOOL", help="True or False, one or one per axis"
+    )
+    flags.add_argument("--dtype", choices=DTYPES, default="fp32")
+    flags.add_argument("--add-kv", type=int, default=0, metavar="N", help="additional keys, seen by all")
+    flags.add_argument("--backprop", action="store_true", help="the backward pass too")
+    flags.add_argument(
+        "--backend",
+        help=f"{', '.join(_core.info()['backends'])}; the peer's names "
+        f"({', '.join(PEER_BACKENDS + PEER_SDPA)}) "
+        "take the automatic choice, and its SDPA names compare with sdpa",
+    )
+    flags.add_argument("--fmha-backend", choices=PEER_DENSE, help="without effect")
+    for side, word in (("q", "queries"), ("kv", "keys")):
+        flags.add_argument(
+            f"--{side}-tile", type=int, nargs="*", metavar="N", help=f"tile of {word}, forward"
+        )
+        flags.add_argument(
+            f"--backward-{side}-tile", type=int, nargs="*", metavar="N", help="the same backward"
+        )
+    add_hints(parser)
+    how = parser.add_argument_group("how")
+    how.add_argument(
+        "--warmup-steps", type=int, default=2, metavar="N", help="calls before the first sample (2)"
+    )
+    how.add_argument("--samples", type=int, default=7, metavar="N", help="(7)")
+    how.add_argument("--budget", type=float, default=2.0, metavar="S", help="seconds per row (2)")
+    how.add_argument("--threads", type=int, default=torch.get_num_threads(), metavar="N", help="(torch's)")
+    how.add_argument(
+        "--compare",
+        nargs="?",
+        const="sdpa,flex",
+        default="",
+        metavar="PEERS",
+        help=f"beside {', '.join(PEERS)} in the same run: dense SDPA, SDPA with the window as a mask, "
+        "compiled "
+        "FlexAttention (without names: sdpa,flex)",
+    )
+    how.add_argument(
+        "--no-error", dest="error", action="store_false", help="no comparison with the reference"
+    )
+    how.add_argument("--dry-run", action="store_true", help="list what could run it, and run nothing")
+    how.add_argument(
+        "--max-configs", type=int, default=10, metavar="N", help="of them per backend; 0: all (10)"
+    )
+    how.add_argument(
+        "--optimize", action="store_true", help="first search the best kernel: `nearfield optimize`"
+    )
+    how.add_argument(
+        "--optimize-warmup-steps", type=int, default=5, metavar="N", help="calls per candidate (5)"
+    )
+    how.add_argument("--json", metavar="FILE", help="a line per row there; - is the output")
+    how.add_argument("--csv", metavar="FILE", help="the same as CSV")
+    parser.set_defaults(run=run)
+
+
+def boolean(text: str) -> bool:
+    """`True`, `False`, `1`, `0`: `-c False` means what it says."""
+    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if text.lower() not in words:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected True or False")
+    return words[text.lower()]
+
+
+def calls_of(args) -> tuple[list[str], list[str]]:
+    """The calls that the arguments ask for, each with its direction, and remarks for the user."""
+    check_numbers(args)
+    if bool(args.problems) == bool(args.input_size):
+        raise CommandError("expected problem strings, or -i with a token layout, and not both")
+    if args.problems:
+        return [call for word in args.problems for call in named(word)], []
+    remarks: list[str] = []
+    problem = canonical(problem_of(args))
+    calls = [problem + _suffix(args, "", remarks)]
+    if args.backprop:
+        calls.append(problem.replace(":fwd:", ":bwd:", 1) + _suffix(args, "backward_", []))
+    if args.fmha_backend:
+        remarks.append(f"--fmha-backend {args.fmha_backend} has no effect: one kernel serves every window")
+    return calls, remarks
+
+
+def check_numbers(args) -> None:
+    least = {"samples": 1, "threads": 1, "warmup_steps": 0, "max_configs": 0, "optimize_warmup_steps": 0}
+    least |= {"batch_size": 0, "heads": 1, "dim": 1, "add_kv": 0}
+    for name, low in least.items():
+        if getattr(args, name) < low:
+            raise CommandError(
+                f"got --{name.replace('_', '-')} {getattr(args, name)}, expected a number from {low} on"
+            )
+    if args.budget <= 0:
+        raise CommandError(f"got --budget {args.budget}, expected seconds above 0")
+    if args.dry_run and args.optimize:
+        raise CommandError("got --dry-run and --optimize, expected one of them")
+
+
+def named(word: str) -> list[str]:
+    """A problem string as it is, or those of a file."""
+    if ":" in word and not Path(word).exists():
+        text, suffix = split(word)
+        return [canonical(text) + (f"@{suffix}" if suffix else "")]
+    try:
+        found = [text for _, text in problems.lines(Path(word))]
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+    if not found:
+        raise CommandError(f"got {word}, expected a file with at least one problem")
+    return list(dict.fromkeys(found))
+
+
+def problem_of(args) -> str:
+    """The forward problem string of the flags."""
+    layout = args.input_size
+    if not 1 <= len(layout) <= 3:
+        raise CommandError(f"got -i with {len(layout)} numbers, expected 1 to 3")
+
+    def per_axis(flag: str, values, default):
+        values = values or default
+        if len(values) == 1:
+            values = list(values) * len(layout)
+        if len(values) != len(layout):
+            raise CommandError(
+                f"got {flag} with {len(values)} values, expected 1 or {len(layout)}, one per axis of -i"
+            )
+        return values
+
+    window = per_axis("-w", args.window_size, layout)
+    stride, dilation = per_axis("-s", args.stride, [1]), per_axis("--dilation", args.dilation, [1])
+    causal = per_axis("-c", args.causal, [False])
+    kv_heads = args.heads if args.heads_kv is None else args.heads_kv
+    value_dim = args.dim if args.dim_value is None else args.dim_value
+
+    def joined(values):
+        return "x".join(map(str, values))
+
+    text = f"na:fwd:{DTYPES[args.dtype]}:b{args.batch_size}h{args.heads}kv{kv_heads}d{args.dim}v{value_dim}"
+    text += f":{joined(layout)}:k{joined(window)}:s{joined(stride)}:d{joined(dilation)}"
+    text += ":c" + "".join(str(int(c)) for c in causal)
+    return text + (f":add={args.add_kv}" if args.add_kv else "")
+
+
+def _suffix(args, prefix: str, remarks: list[str]) -> str:
+    """`@BACKEND,qTILE,kvTILE`; tiles belong to the `cpu` backend where none is named."""
+    backend = args.backend or ""
+    if backend in PEER_BACKENDS + PEER_SDPA:
+        remarks.append(f"--backend {backend} is the peer's name for a kernel: the automatic choice runs")
+        if backend in PEER_SDPA and not args.compare:
+            args.compare = "sdpa"
+        backend = ""
+    tiles = ""
+    for side in ("q", "kv"):
+        shape = getattr(args, f"{prefix}{side}_tile")
+        if shape:
+            if len(shape) != len(args.input_size):
+                flag = f"--{prefix.replace('_', '-')}{side}-tile"
+                raise CommandError(f"got {flag} with {len(shape)} numbers, expected {len(args.input_size)}")
+            tiles += f",{side}" + "x".join(map(str, shape))
+    if not backend and not tiles:
+        return ""
+    return f"@{backend or 'cpu'}{tiles}"

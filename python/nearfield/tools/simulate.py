@@ -1,0 +1,354 @@
+# Copyright 2026 The nearfield authors.
+# SPDX-License-Identifier: Apache-2.0
+"""`nearfield simulate`: which window, stride and tile gives every query a wanted field, at what cost.
+
+Nothing runs: pairs, waste and what a query sees come from the core's geometry, times from its planner. With
+stride s, s queries share a window, and the one at its edge sees less on one side: to give each query a field
+of F tokens the window has to be F + s - 1. That is more work, of which tiles waste less. The sweep tries
+both.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import torch
+
+from nearfield import _core
+from nearfield.tools import CommandError, explain, tables
+from nearfield.tools.drawing import needs_matplotlib
+from nearfield.tools.profile_arguments import DTYPES, boolean
+from nearfield.tools.running import canonical
+
+STRIDES = (1, 2, 4, 8, 16)
+MOST = 4096  # combinations
+
+
+def add_parser(commands) -> None:
+    parser = commands.add_parser(
+        "simulate",
+        help="find a window, strides and tiles for a wanted receptive field",
+        description="Sweeps windows, strides and tiles by the library's own geometry and planner, without "
+        "running "
+        "anything, and recommends the fastest that gives every query the wanted field within the budget.",
+    )
+    parser.add_argument(
+        "-i", "--input-size", type=int, nargs="+", required=True, metavar="N", help="token layout"
+    )
+    parser.add_argument(
+        "-f",
+        "--field",
+        type=int,
+        nargs="+",
+        required=True,
+        metavar="N",
+        help="tokens that a query has to see per axis",
+    )
+    parser.add_argument(
+        "--one-sided",
+        action="store_true",
+        help="the field may lie to one side of a query at the edge of its stride (default: as for stride 1)",
+    )
+    parser.add_argument(
+        "-s", "--stride", type=int, nargs="+", metavar="N", help="try only these, on every axis"
+    )
+    parser.add_argument("--dilation", type=int, nargs="+", metavar="N", help="one, or one per axis (1)")
+    parser.add_argument(
+        "-c", "--causal", type=boolean, nargs="+", metavar="BOOL", help="one, or one per axis"
+    )
+    parser.add_argument("-b", "--batch-size", type=int, default=1, metavar="N")
+    parser.add_argument("-n", "--heads", type=int, default=8, metavar="N", help="(8)")
+    parser.add_argument("-d", "--dim", type=int, default=64, metavar="N", help="of a head (64)")
+    parser.add_argument("--dtype", choices=DTYPES, default="fp32")
+    parser.add_argument("--backprop", action="store_true", help="time of both passes")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), metavar="N", help="(torch's)")
+    parser.add_argument(
+        "--budget", type=float, metavar="MS", help="milliseconds that a call may take, predicted"
+    )
+    parser.add_argument(
+        "--tiles",
+        nargs="+",
+        metavar="qTILE,kvTILE",
+        help="count whole tiles of these shapes, such as q8x8,kv8x16, of any kernel; recommends by "
+        "computed pairs",
+    )
+    parser.add_argument(
+        "--max-configs", type=int, default=12, metavar="N", help="rows of the table; 0: all (12)"
+    )
+    parser.add_argument(
+        "--plot", metavar="FILE", help="time over field, FILE.svg or FILE.png (needs matplotlib)"
+    )
+    parser.add_argument("--json", metavar="FILE", help="a line per combination there; - is the output")
+    parser.add_argument("--csv", metavar="FILE", help="the same as CSV")
+    parser.set_defaults(run=run)
+
+
+@dataclass
+class Point:
+    """One combination."""
+
+    problem: str
+    window: tuple[int, ...]
+    stride: tuple[int, ...]
+    tiles: str  # of --tiles, or the kernel's
+    kernel: str
+    field: tuple[int, ...]  # tokens per axis that the worst placed query sees around itself, or at all
+    flops: float
+    waste: float
+    computed: float  # pairs
+    seconds: float | None  # predicted, on all threads
+    sparsity: float
+    enough: bool  # the field is the wanted one
+
+    def row(self) -> dict:
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self).items()}
+
+
+def run(args) -> None:
+    points = sweep(args)
+    best = recommended(points, args)
+    ordered = sorted(points, key=lambda p: (not p.enough, cost(p, args)))
+    if "-" not in (args.json, args.csv):
+        show(ordered, best, args)
+    tables.write_rows([{**p.row(), "recommended": p is best} for p in ordered], args.json, args.csv)
+    if args.plot:
+        plot(points, best, args)
+
+
+def cost(p: Point, args) -> float:
+    return p.computed if args.tiles or p.seconds is None else p.seconds
+
+
+def recommended(points: list[Point], args) -> Point | None:
+    """The cheapest that gives the field within the budget."""
+    fit = [p for p in points if p.enough and (args.budget is None or (p.seconds or 0) * 1e3 <= args.budget)]
+    return min(fit, key=lambda p: cost(p, args), default=None)
+
+
+# ---- the sweep
+
+
+def sweep(args) -> list[Point]:
+    layout = args.input_size
+    if not 1 <= len(layout) <= 3:
+        raise CommandError(f"got -i with {len(layout)} numbers, expected 1 to 3")
+    if args.threads < 1 or args.max_configs < 0 or (args.budget is not None and args.budget <= 0):
+        raise CommandError(
+            "got a number below its least, expected --threads 1, --max-configs 0, --budget above 0"
+        )
+    field, dilation = _per_axis(args, "field", None), _per_axis(args, "dilation", [1])
+    causal = _per_axis(args, "causal", [False])
+    axes = []
+    for n, f, d in zip(layout, field, dilation, strict=True):
+        if f < 1 or d < 1 or f * d > n:
+            raise CommandError(
+                f"got field {f} at dilation {d} on an axis of {n}, expected 1 to {n // max(d, 1)} tokens"
+            )
+        axes.append(_choices(f, n // d, args.stride))
+    combinations = list(_combinations(axes, list(zip(layout, field, dilation, causal, strict=True))))
+    if len(combinations) * len(args.tiles or [0]) > MOST:
+        raise CommandError(f"{len(combinations)} combinations, expected at most {MOST}; name strides by -s")
+    points = []
+    with tables.progress("simulate", len(combinations)) as advance:
+        for combination in combinations:
+            window, stride = zip(*combination, strict=True)
+            points += _points(args, window, stride, dilation, causal, field)
+            advance()
+    return points
+
+
+def _per_axis(args, name: str, default) -> list:
+    values = getattr(args, name) or default
+    values = list(values) * len(args.input_size) if len(values) == 1 else list(values)
+    if len(values) != len(args.input_size):
+        raise CommandError(f"got --{name} with {len(values)} values, expected 1 or {len(args.input_size)}")
+    return values
+
+
+def _choices(field: int, most: int, asked) -> list[tuple[int, int]]:
+    """(window, stride) of one axis worth trying: the field as window, and the window that keeps it."""
+    found = {}
+    for s in asked or (*STRIDES, field):
+        for k in (field, min(field + s - 1, most), min(-(-(field + s - 1) // 8) * 8, most)):
+            if 1 <= s <= k:
+                found[k, s] = None
+    if not found:
+        raise CommandError(f"got -s {asked}, expected strides from 1 to the field {field}")
+    return sorted(found)
+
+
+def _combinations(axes, kinds):
+    """Products of the choices of the axes; axes that are alike choose alike."""
+    first = {kind: i for i, kind in reversed(list(enumerate(kinds)))}
+    free = sorted(set(first.values()))
+    for chosen in itertools.product(*(axes[i] for i in free)):
+        of = dict(zip(free, chosen, strict=True))
+        yield tuple(of[first[kind]] for kind in kinds)
+
+
+def _points(args, window, stride, dilation, causal, field) -> list[Point]:
+    def joined(values):
+        return "x".join(map(str, values))
+
+    text = f"na:fwd:{DTYPES[args.dtype]}:b{args.batch_size}h{args.heads}kv{args.heads}d{args.dim}"
+    text += f":{joined(args.input_size)}:k{joined(window)}:s{joined(stride)}:d{joined(dilation)}"
+    problem = canonical(text + ":c" + "".join(str(int(c)) for c in causal))
+    said = _core.problem(problem)
+    sees = tuple(_field(problem, a, causal[a], args.one_sided) for a in range(len(window)))
+    common = {
+        "problem": problem,
+        "window": window,
+        "stride": stride,
+        "field": sees,
+        "flops": said["flops"],
+        "sparsity": said["sparsity"],
+        "enough": all(a >= b for a, b in zip(sees, field, strict=True)),
+    }
+    seconds, answer = _predicted(problem, args)
+    points = []
+    for tile in args.tiles or []:
+        try:
+            found = _core.tiles(f"{problem}@cpu,{tile}")
+        except ValueError as error:
+            raise CommandError(str(error)) from error
+        own = {"tiles": tile, "kernel": "any", "waste": found["waste"], "computed": found["computed"]}
+        points.append(Point(**common, **own, seconds=None))
+    if points:
+        return points
+    kernel = answer["kernel"].split(",")[0]
+    own = {"tiles": tables.tile(answer.get("query_tile")), "kernel": kernel, "waste": answer["waste"]}
+    return [Point(**common, **own, computed=said["pairs"] * answer["waste"], seconds=seconds)]
+
+
+def _predicted(problem: str, args) -> tuple[float | None, dict]:
+    """Seconds on all threads, and the plan of the forward pass."""
+    passes = [problem] + ([problem.replace(":fwd:", ":bwd:", 1)] if args.backprop else [])
+    answers = [next(a for a in explain.plans(text) if a["chosen"]) for text in passes]
+    if any("seconds" not in a for a in answers):
+        return None, answers[0]
+    return sum(a["seconds"] for a in answers) / args.threads, answers[0]
+
+
+def _field(problem: str, axis: int, causal: bool, one_sided: bool) -> int:
+    """Tokens of a dilation group that every query sees away from the borders of the axis: as many to each
+    side as to the poorer one, unless one_sided; causal: up to itself."""
+    table = _core.intervals(problem, 0, axis)
+    d, extent = table["dilation"], len(table["begin"])
+    least = extent
+    for q, (begin, end) in enumerate(zip(table["begin"], table["end"], strict=True)):
+        left, right = (q - begin) // d, (end - 1 - q) // d
+        if causal:
+            own = left + 1 if begin >= d else extent
+        elif begin < d or end > extent - d:  # at a border windows are shifted inwards
+            own = left + 1 + right if begin < d and end > extent - d else extent
+        else:
+            own = left + 1 + right if one_sided else 2 * min(left, right + 1) + (1 if left <= right else 0)
+        least = min(least, own)
+    return least
+
+
+# ---- for people
+
+
+def show(ordered: list[Point], best: Point | None, args) -> None:
+    shown = ordered if args.max_configs == 0 else ordered[: args.max_configs]
+    rows = [
+        (
+            "*" if p is best else "" if p.enough else "-",
+            tables.tile(p.window),
+            tables.tile(p.stride),
+            tables.tile(p.field),
+            p.tiles,
+            p.kernel,
+            f"{p.flops:.3g}",
+            f"{p.waste:.2f}",
+            f"{p.computed:.3g}",
+            tables.seconds(p.seconds),
+            f"{p.sparsity / p.waste:.1f}",
+        )
+        for p in shown
+    ]
+    columns = (
+        "",
+        "window",
+        "stride",
+        "field",
+        "tile",
+        "kernel",
+        ">FLOP",
+        ">waste",
+        ">pairs",
+        ">predicted",
+        ">of dense",
+    )
+    more = len(ordered) - len(shown)
+    title = f"{len(ordered)} combinations" + (f", {more} not shown (--max-configs 0)" if more else "")
+    tables.show(
+        tables.table(title, columns, rows),
+        "* recommended; - not the whole field. field: what the worst placed query sees; of dense: pairs of "
+        "dense "
+        "attention over computed ones",
+    )
+    if best is None:
+        fits = "the budget has room for" if any(p.enough for p in ordered) else "the sweep has"
+        tables.show(f"none that {fits} gives a field of {tables.tile(_per_axis(args, 'field', None))}")
+        return
+    window, stride = (v[0] if len(set(v)) == 1 else v for v in (best.window, best.stride))
+    tables.show(f"recommended: kernel_size={window}, stride={stride}    {best.problem}")
+
+
+def plot(points: list[Point], best: Point | None, args) -> None:
+    """Cost over the field of the worst placed query, a colour per stride."""
+    with needs_matplotlib():
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    by_pairs = bool(args.tiles) or any(p.seconds is None for p in points)
+    unit = 1e-6 if by_pairs else 1e3
+
+    def volume(p):
+        total = 1
+        for n in p.field:
+            total *= n
+        return total
+
+    strides = sorted({p.stride for p in points})
+    for i, s in enumerate(strides):
+        own = sorted((p for p in points if p.stride == s), key=volume)
+        color = f"C{i}" if i < 10 else None
+        values = [cost(p, args) * unit for p in own]
+        axes.plot(
+            [volume(p) for p in own], values, "o", color=color, label=f"stride {tables.tile(s)}", alpha=0.85
+        )
+    if best is not None:
+        axes.plot(
+            [volume(best)],
+            [cost(best, args) * unit],
+            "o",
+            ms=14,
+            mfc="none",
+            mec="black",
+            label="recommended",
+        )
+    wanted = 1
+    for n in _per_axis(args, "field", None):
+        wanted *= n
+    axes.axvline(wanted, color="grey", lw=1, ls="--", label="wanted field")
+    if args.budget is not None and not by_pairs:
+        axes.axhline(args.budget, color="grey", lw=1, ls=":", label="budget")
+    axes.set_xlabel("keys that the worst placed query sees around itself")
+    axes.set_ylabel(
+        "computed pairs per head, millions" if by_pairs else f"predicted ms, {args.threads} threads"
+    )
+    axes.set_title(
+        f"{tables.tile(args.input_size)}, {args.heads} heads of {args.dim}, {args.dtype}", fontsize=10
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7, ncols=2 if len(strides) > 6 else 1)
+    try:
+        figure.savefig(args.plot, dpi=150)
+    except (OSError, ValueError) as error:
+        raise CommandError(f"cannot write {args.plot}: {error}") from error
