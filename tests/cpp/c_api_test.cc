@@ -100,6 +100,59 @@ TEST(CApi, Info) {
   nf_free(nullptr);
 }
 
+TEST(CApi, Plan) {
+  const std::string plan = taken(nf_plan("na:fwd:f32:b1h1kv1d8:9:k3", 0));
+  expect_ok(plan, {"\"backend\": \"cuda_sm90\"", "\"refusal\": ", "\"backend\": \"reference\"",
+                   "\"chosen\": true"});
+  expect_ok(taken(nf_plan("na:fwd:f32:b1h1kv1d8:9:k3@reference", 0)),
+            {"\"kernel\": \"plain loops", "\"chosen\": true"});
+  expect_ok(taken(nf_plan("na:fwd:f32:b1h1kv1d8:9:k3@cpu", 1)), {"runs on CPU tensors"});
+  for (const char* bad : {"na", "na:fwd:f32:b1h1kv1d8:9:k3@gpu", "na:fwd:f32:b1h1kv1d8:9:k3@cpu,q"})
+    expect_error(taken(nf_plan(bad, 0)));
+  expect_error(taken(nf_plan(nullptr, 0)));
+}
+
+// Counts of whole axes against the list of all tile pairs.
+TEST(CApi, Tiles) {
+  for (const std::string problem : {"8x9:k3x5", "7x12:k3x4:s2x3", "9x11:k3x2:d1x2", "8x8:k4x4:c10"}) {
+    const std::string call = "na:fwd:f32:b1h1kv1d8:" + problem + "@cpu,q2x3,kv4x2";
+    std::size_t marks[3] = {0, 0, 0};
+    for (int group = 0; group < (problem.find(":d") == std::string::npos ? 1 : 2); ++group) {
+      const std::string json = taken(nf_tiles(call.c_str(), 0, group, 1));
+      expect_ok(json, {"\"query_tile\": [2, 3]", "\"key_tile\": [4, 2]"});
+      const std::string cover = json.substr(json.find("\"cover\""));
+      for (const char c : cover) marks[0] += c == '.', marks[1] += c == '+', marks[2] += c == '#';
+    }
+    const std::string all = taken(nf_tiles(call.c_str(), 0, 0, 0));
+    expect_ok(all, {("\"skipped\": " + std::to_string(marks[0]) + ",").c_str(),
+                    ("\"partial\": " + std::to_string(marks[1]) + ",").c_str(),
+                    ("\"full\": " + std::to_string(marks[2]) + ",").c_str()});
+    EXPECT_EQ(all.find("cover"), std::string::npos);
+  }
+  for (const auto& [sequence, group] : {std::pair{1, 0}, {-1, 0}, {0, 1}, {0, -1}})
+    expect_error(taken(nf_tiles("na:fwd:f32:b1h1kv1d8:9:k3@cpu,q2,kv2", sequence, group, 0)));
+  expect_error(taken(nf_tiles("na:fwd:f32:b1h1kv1d8:9:k3@cpu,q0,kv2", 0, 0, 0)));
+  expect_error(taken(nf_tiles("na:fwd:f32:b1h1kv1d8:9000:k3@cpu,q1,kv1", 0, 0, 1)), "2**20");
+  expect_error(taken(nf_tiles(nullptr, 0, 0, 0)));
+}
+
+TEST(CApi, TunerAndCollection) {
+  expect_ok(taken(nf_tuner_problems("na:fwd:f32:b1h1kv1d8:9+7:k3")), {"[\"na:fwd:f32:b1h1kv1d8:9:k3\", "});
+  expect_ok(taken(nf_tuner("", "none")), {"0"});
+  expect_error(taken(nf_tuner("{", "broken")), "broken:1");
+  expect_error(taken(nf_tuner("", nullptr)));
+  expect_ok(taken(nf_tuner(nullptr, nullptr)), {"0"});
+  expect_ok(taken(nf_collect(1)), {"[]"});
+  expect_ok(taken(nf_collect(0)), {"[]"});
+}
+
+TEST(CApi, Fma) {
+  EXPECT_GT(nf_fma("scalar", 1, 0.1), 0);
+  EXPECT_LT(nf_fma("no such", 1, 0.1), 0);
+  EXPECT_LT(nf_fma(nullptr, 1, 0.1), 0);
+  EXPECT_LT(nf_fma("scalar", 0, 0.1), 0);
+}
+
 TEST(CApi, Problem) {
   expect_ok(taken(nf_problem("na:fwd:f32:b2h4kv2d16v8:9x8:k3x3:s1x1:c00:add=1")),
             {"\"problem\": \"na:fwd:f32:b2h4kv2d16v8:9x8:k3x3:add=1\"", "\"rank\": 2", "\"sequences\": 1",

@@ -135,7 +135,8 @@ def _search_one(problem: str, call: str, budget: float, threads: int, warmup: in
     best = min(times, key=lambda c: statistics.median(times[c]))
     best_s, default_s = (statistics.median(times[c]) for c in (best, default))
     noise = sum(measure.spread(times[c]) for c in (best, default))
-    if default_s < best_s * (1 + max(GAIN, noise)):
+    least = min(times[best]) * (1 + GAIN)
+    if default_s < best_s * (1 + max(GAIN, noise)) or min(times[default]) < least:  # not clearly faster
         best, best_s = default, default_s
     return Line(problem, best.suffix, default.suffix, best_s, default_s, call, threads, len(own))
 
@@ -165,7 +166,7 @@ def _timed(own, problem, work, budget, threads, warmup, measure, tuner_line) -> 
         middle = {c: statistics.median(fair[c] or other[c]) for c in left}
         least = min(middle.values())
         left = [c for c in left if c.default or middle[c] <= BEHIND * least]
-        if deadline <= 0 and turn >= 1:
+        if deadline <= 0 and turn >= 2:
             break
     return {c: fair[c] or other[c] for c in own}
 

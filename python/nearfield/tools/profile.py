@@ -171,7 +171,7 @@ def show(rows: list[dict], compare: list[str], threads: int) -> None:
                 {"fwd": "forward", "bwd": "backward"}[row["direction"]],
                 f"{row['backend']} {row['kernel'].partition(',')[0]}",
                 f"{mark}{tables.seconds(row['seconds'])}",
-                f"{row['spread'] * 100:.1f}",
+                f"{row['spread'] * 100:.1f}" if len(row["samples"]) > 1 else "-",
                 f"{row['gflops']:.1f}",
                 f"{row['share_of_peak'] * 100:.1f}",
                 f"{row['waste']:.2f}",
@@ -187,8 +187,8 @@ def show(rows: list[dict], compare: list[str], threads: int) -> None:
     columns = ["phase", "kernel", ">time", ">± %", ">GFLOP/s", ">peak %", ">waste", ">scratch", ">tensors"]
     columns += [f">x {name}" for name in compare] + [">error"]
     peak = max(row["peak_gflops"] for row in rows)
-    title = f"{threads} threads, measured FMA peak {peak:.0f} GFLOP/s "
-    f"({_core.info().get('cpu_target', 'scalar')})"
+    target = _core.info().get("cpu_target", "scalar")
+    title = f"{threads} threads, measured FMA peak {peak:.0f} GFLOP/s ({target})"
     tables.show(tables.table(title, columns, lines))
     for row in rows:
         tables.show(f"nearfield profile {row['problem']}")

@@ -1,0 +1,338 @@
+# Copyright 2026 The nearfield authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The commands of `nearfield` do what their help says, and tell a user what was wrong. No times."""
+
+import csv
+import io
+import json
+
+import pytest
+import torch
+
+import nearfield as nf
+from nearfield import _core
+from nearfield.tools import cli, drawing, profile_arguments, show
+
+SMALL = "na:fwd:f32:b1h2kv1d8:6x7:k3x3"
+
+
+def run(capsys, *words):
+    status = cli.main([str(w) for w in words])
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def refused(capsys, *words):
+    """What a command says where it gives up: one line, without a traceback."""
+    status, _, err = run(capsys, *words)
+    assert status == 1 and err.startswith(f"nearfield {words[0]}: ") and err.count("\n") == 1, err
+    return err
+
+
+# ---- info, explain
+
+
+def test_info_has_what_a_bug_report_needs(capsys):
+    status, out, _ = run(capsys, "info")
+    assert status == 0
+    for word in (nf.__version__, torch.__version__, _core.info()["cpu_target"], "device class", "processor"):
+        assert word in out
+    found = json.loads(run(capsys, "info", "--json", "-")[1])
+    assert found["nearfield"] == nf.__version__ and all(
+        f"backend {b}" in found for b in _core.info()["backends"]
+    )
+
+
+def test_explain_has_every_backend_and_what_is_ignored(capsys):
+    status, out, _ = run(capsys, "explain", SMALL, "--schedule", "pp", "--persistent")
+    assert status == 0
+    assert all(backend in out for backend in _core.info()["backends"])
+    assert "no CUDA kernels" in out and "general" in out
+    assert "kernel_schedule='pp'" in out and "run_persistent_kernel=True" in out
+    rows = [json.loads(x) for x in run(capsys, "explain", SMALL + "@cpu,q4x4", "--json", "-")[1].splitlines()]
+    assert [r["query_tile"] for r in rows] == [[4, 4]] and rows[0]["kernel"].startswith("general")
+
+
+def test_explain_in_python_tells_what_has_no_effect():
+    assert nf.explain(SMALL) + "  without effect: torch_compile=True\n" == nf.explain(
+        SMALL, torch_compile=True
+    )
+    assert "without effect" not in nf.explain(SMALL, torch_compile=False, kernel_schedule=None)
+    with pytest.raises(ValueError, match="expected performance arguments"):
+        nf.explain(SMALL, q_tile_shape=(4, 4))
+    with pytest.raises(ValueError, match="backward_kv_splits"):
+        nf.explain(SMALL, backward_kv_splits=0)
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["na:fwd"], "problem string"),
+        ([SMALL + "@gpu"], "expected one of"),
+        ([SMALL, "--threads", 0], "--threads"),
+        ([SMALL, "--backward-kv-splits", 0], "backward_kv_splits"),
+    ],
+)
+def test_explain_refuses(capsys, words, part):
+    assert part in refused(capsys, "explain", *words)
+
+
+# ---- profile
+
+QUICK = ("--samples", 1, "--budget", 0.02, "--warmup-steps", 0, "--threads", 1)
+
+
+def profiled(capsys, *words):
+    status, out, err = run(capsys, "profile", *words, *QUICK, "--json", "-")
+    assert status == 0, err
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def test_profile_by_the_flags_of_the_peer(capsys):
+    words = "-b 2 -n 4 --heads-kv 2 -d 8 --dim-value 16 -i 6 7 -w 3 5 -s 1 2 --dilation 2 1 -c False True"
+    words = [*words.split(), "--backprop", "--add-kv", 3, "--dtype", "fp32"]
+    words += ["--backend", "hopper-fna", "--optimize-warmup-steps", 1]
+    rows = profiled(capsys, *words)
+    assert [r["direction"] for r in rows] == ["fwd", "bwd"]
+    for row in rows:
+        text = f"na:{row['direction']}:f32:b2h4kv2d8v16:6x7:k3x5:s1x2:d2x1:c01:add=3"
+        assert row["problem"] == _core.problem(text)["problem"]
+        assert 0 < row["error"] < 1e-5 and row["error_of"] == "all"
+        assert row["seconds"] > 0 and row["flops"] == _core.problem(row["problem"])["flops"]
+        assert 0 < row["share_of_peak"] < 1.5 and row["waste"] >= 1 and row["scratch_bytes"] > 0
+
+
+@pytest.mark.parametrize(
+    "word, value", [("False", "0"), ("True", "1"), ("0", "0"), ("no", "0"), ("yes", "1")]
+)
+def test_causal_means_what_it_says(capsys, word, value):
+    parser = cli._parser()
+    args = parser.parse_args(["profile", "-i", "8", "-w", "3", "-c", word])
+    assert profile_arguments.problem_of(args).endswith(f":c{value}")
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        "att:bwd:f32:b1h2kv1d8v4:9,12+7,5:cbr:tail=2,1",
+        "na:fwd:f32:b1h2kv2d8:4x5+5x5:k3x3",
+        "na:bwd:f32:b1h2kv1d8:7x7:k3x3:add=3:bias",
+        "na:bwd:f64:b1h1kv1d4:9:k5:lse:scale=0.3",
+        "na:fwd:f32:b1h1kv1d8:20:k5:qgrid=5",
+        "na:fwd:bf16:b1h2kv2d16:24:k5:prec=bf16",
+        SMALL + "@cpu/general",
+        SMALL + "@cpu,q2x8",
+        SMALL + "@reference",
+    ],
+)
+def test_profile_runs_any_problem_that_python_can_call(capsys, problem):
+    row = profiled(capsys, problem)[0]
+    assert row["problem"] == problem and 0 <= row["error"] < (2e-2 if "bf16" in problem else 1e-5)
+
+
+def test_profile_compares_with_peers_and_says_who_is_missing(capsys, tmp_path):
+    words = [
+        "na:bwd:f32:b1h2kv2d8:6x7:k3x3",
+        SMALL.replace("k3", "k3") + ":add=2",
+        "--compare",
+        "sdpa,masked-sdpa,flex",
+    ]
+    backward, more = profiled(capsys, *words)
+    assert set(backward["peers"]) == {"sdpa", "masked-sdpa"} and "backward" in backward["absent"]["flex"]
+    assert more["peers"] == {} and set(more["absent"]) == {"sdpa", "masked-sdpa", "flex"}
+    words = [
+        SMALL,
+        "na:bwd:f32:b1h2kv1d8:6x7:k3x3",
+        *QUICK,
+        "--compare",
+        "sdpa",
+        "--csv",
+        tmp_path / "rows.csv",
+    ]
+    status, out, _ = run(capsys, "profile", *words)
+    assert status == 0 and "x sdpa" in out and "both" in out and f"nearfield profile {SMALL}" in out
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "rows.csv").read_text())))
+    assert [r["direction"] for r in rows] == ["fwd", "bwd"] and float(rows[0]["seconds"]) > 0
+
+
+def test_profile_dry_run_lists_what_could_run(capsys):
+    status, out, _ = run(capsys, "profile", SMALL, "--dry-run", "--max-configs", 2)
+    assert status == 0 and "more: --max-configs 0" in out
+    status, out, _ = run(capsys, "profile", SMALL, "--dry-run", "--max-configs", 0)
+    assert status == 0 and f"{SMALL}@cpu/general" in out and f"{SMALL}@cpu,q4x4" in out and "more:" not in out
+
+
+def test_profile_reads_traces_and_bench_files(capsys, tmp_path):
+    file = tmp_path / "trace.txt"
+    file.write_text(f"# a comment\nt1 {SMALL}\nt1 {SMALL}\nt2 att:fwd:f32:b1h1kv1d8:9,9\n")
+    assert [r["problem"] for r in profiled(capsys, file)] == [SMALL, "att:fwd:f32:b1h1kv1d8:9,9"]
+    file.write_text("t1\n")
+    assert "expected NAME PROBLEM" in refused(capsys, "profile", file)
+    file.write_text("")
+    assert "at least one problem" in refused(capsys, "profile", file)
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        ([], "expected problem strings, or -i"),
+        ([SMALL, "-i", 8], "and not both"),
+        (["-i", 8, 8, "-w", 3, 3, 3], "one per axis"),
+        (["-i", 8, 8, 8, 8], "1 to 3"),
+        (["-i", 8, "-w", 9], "largest legal kernel_size"),
+        (["-i", 8, 8, "-w", 3, "--q-tile", 64, 64], "at most 16 tokens"),
+        (["-i", 8, 8, "-w", 3, "--q-tile", 4], "--q-tile"),
+        (["-i", 8, "--backend", "gpu"], "expected one of"),
+        (["-i", 8, "--samples", 0], "--samples"),
+        (["-i", 8, "--dry-run", "--optimize"], "expected one of them"),
+        ([SMALL, "--compare", "x"], "expected some of sdpa"),
+        ([SMALL + ":q=0-2x0-7"], "nearfield-bench"),
+        (["att:fwd:f32:b1h1kv1d8:var=4,100,120,40,50"], "only a device can read"),
+        (["no_such_file"], "expected a file"),
+    ],
+)
+def test_profile_refuses(capsys, words, part):
+    assert part in refused(capsys, "profile", *words)
+
+
+# ---- show
+
+
+def drawn(problem, **more):
+    return show.draw(problem, **more).panels
+
+
+@pytest.mark.parametrize("problem", ["12:k5:s2", "6x9:k3x5:s1x3:c01", "4x5x6:k2x3x4:d2x1x1", "10:k3:d3"])
+def test_pictures_are_what_the_operation_does(problem):
+    """Where every value is a unit vector of its own, the output of a query is its row of the mask."""
+    text = f"na:fwd:f32:b1h1kv1d4:{problem}"
+    axes = _core.problem(text)["fields"]["layouts"][0]
+    extent, n = axes["extent"], torch.Size(axes["extent"]).numel()
+    function = (nf.na1d, nf.na2d, nf.na3d)[len(extent) - 1]
+    q = torch.zeros(1, *extent, 1, 4)
+    window = tuple(axes["window"]), tuple(axes["stride"]), tuple(axes["dilation"])
+    eye = torch.eye(n).reshape(1, *extent, 1, n)
+    seen = (
+        function(q, q, eye, *window, tuple(map(bool, axes["causal"])), backend="reference").reshape(n, n) > 0
+    )
+    assert drawn(text, of="mask")[0].rows == [
+        "".join("#" if x else "." for x in row) for row in seen.tolist()
+    ]
+    for query in (0, n // 2, n - 1):
+        place = [int(i) for i in torch.unravel_index(torch.tensor(query), extent)]
+        cells = "".join(row for panel in drawn(text, query=place) for row in panel.rows)
+        keys = seen[query]
+        assert cells[query] == "Q"
+        assert all((c in "#oQ") >= k for c, k in zip(cells, keys.tolist(), strict=True))
+        same = (seen == keys).all(1)
+        assert [c in "oQ" for c in cells] == same.tolist()
+        assert [c == "#" for c in cells] == (keys & ~same).tolist()
+
+
+def test_pictures_of_tiles_cover_the_mask():
+    text = "na:fwd:f32:b1h1kv1d4:8x9:k3x5@cpu,q2x3,kv4x3"
+    mask = drawn("na:fwd:f32:b1h1kv1d4:8x9:k3x5", of="mask")[0].rows
+    rows = drawn(text, of="tiles")[0].rows
+    tiles = (
+        [(y, x) for y in range(0, 8, 2) for x in range(0, 9, 3)],
+        [(y, x) for y in (0, 4) for x in (0, 3, 6)],
+    )
+    for row, (qy, qx) in zip(rows, tiles[0], strict=True):
+        for mark, (ky, kx) in zip(row, tiles[1], strict=True):
+            pairs = [
+                mask[(qy + a) * 9 + qx + b][(ky + c) * 9 + kx + d]
+                for a in range(2)
+                for b in range(3)
+                for c in range(4)
+                for d in range(3)
+            ]
+            assert (
+                mark == ("#" if set(pairs) == {"#"} else "." if set(pairs) == {"."} else "+") or mark == "+"
+            )
+    around = "".join(drawn(text, of="tile", query=[4, 4])[0].rows)
+    assert around.count("Q") == 6 and set(around) <= set("Q+#.")
+
+
+@pytest.mark.parametrize("kind", ["svg", "png", "txt"])
+@pytest.mark.parametrize("of", ["window", "mask", "tiles", "tile"])
+def test_pictures_are_written(capsys, tmp_path, of, kind):
+    file = tmp_path / f"a.{kind}"
+    problem = "na:fwd:f32:b1h1kv1d4:3x6x6:k3x3x3@cpu,q1x2x2,kv1x2x2"
+    assert run(capsys, "show", problem, "--of", of, "-o", file)[0] == 0
+    data = file.read_bytes()
+    assert data.startswith({"svg": b"<svg", "png": b"\x89PNG", "txt": b"na:fwd"}[kind]) and len(data) > 300
+
+
+def test_show_prints(capsys):
+    status, out, _ = run(capsys, "show", "na:fwd:f32:b1h1kv1d8:5x6:k3x3", "-q", 0, 5)
+    assert status == 0 and "...##Q\n...###\n...###\n......" in out and "query 0 5 sees 9 keys" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["na:fwd"], "problem string"),
+        ([SMALL, "-q", 6, 0], "expected a place in the layout"),
+        ([SMALL, "-q", 1], "expected a place in the layout"),
+        ([SMALL, "--sequence", 1], "--sequence"),
+        ([SMALL + ":q=0-2x0-7"], "part of a layout"),
+        ([SMALL, "-o", "a.gif"], "expected a name that ends with"),
+        ([SMALL, "-o", "/no/such/folder/a.svg"], "cannot write"),
+        ([SMALL.replace("6x7", "60x70"), "--of", "mask"], "too many for a mask"),
+        (["na:fwd:f32:b1h1kv1d8:400:k3"], "--out"),
+        ([SMALL + "@reference", "--of", "tiles"], "works in tiles"),
+    ],
+)
+def test_show_refuses(capsys, words, part):
+    assert part in refused(capsys, "show", *words)
+
+
+def test_without_matplotlib_it_says_what_to_install():
+    with pytest.raises(drawing.CommandError, match="nearfield\\[plot\\]"), drawing.needs_matplotlib():
+        raise ModuleNotFoundError("No module named 'matplotlib'", name="matplotlib")
+
+
+# ---- simulate
+
+
+def test_simulate_recommends_the_cheapest_that_sees_enough(capsys, tmp_path):
+    words = ["-i", 16, 16, "-f", 5, "-n", 1, "-d", 8, "--threads", 1, "--plot", tmp_path / "a.svg"]
+    status, out, _ = run(capsys, "simulate", *words)
+    assert status == 0 and "recommended: kernel_size=" in out and (tmp_path / "a.svg").stat().st_size > 1000
+    rows = [json.loads(x) for x in run(capsys, "simulate", *words[:-2], "--json", "-")[1].splitlines()]
+    best = [r for r in rows if r["recommended"]]
+    enough = [r for r in rows if r["enough"]]
+    assert len(best) == 1 and best[0]["seconds"] == min(r["seconds"] for r in enough)
+    for row in rows:
+        s, k, field = row["stride"][0], row["window"][0], row["field"][0]
+        assert field <= k and row["enough"] == (field >= 5) and (s > 1 or field == k)
+        assert k < 5 + s - 1 or row["enough"] or k == 16
+        assert row["flops"] == _core.problem(row["problem"])["flops"]
+
+
+def test_simulate_counts_whole_tiles_of_any_kernel(capsys):
+    words = ["-i", 16, 16, "-f", 4, "-s", 1, 4, "--one-sided", "--tiles", "q4x4,kv4x4", "--json", "-"]
+    rows = [json.loads(x) for x in run(capsys, "simulate", *words)[1].splitlines()]
+    best = next(r for r in rows if r["recommended"])
+    assert best["window"] == [4, 4] and best["stride"] == [4, 4] and best["waste"] == 1.0  # blocked attention
+    assert all(r["waste"] >= 1 and r["computed"] > 0 and r["seconds"] is None for r in rows)
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["-i", 16, 16, "-f", 17], "expected 1 to 16"),
+        (["-i", 16, 16, "-f", 3, 3, 3], "--field"),
+        (["-i", 16, "-f", 3, "-s", 99], "-s [99]"),
+        (["-i", 16, "-f", 3, "--tiles", "8,8"], "qTILE or kvTILE"),
+        (["-i", 16, "-f", 3, "--budget", 0], "--budget"),
+        (["-i", 16, "-f", 3, "--plot", "a.nope", "-s", 1], "cannot write"),
+    ],
+)
+def test_simulate_refuses(capsys, words, part):
+    assert part in refused(capsys, "simulate", *words)
+
+
+def test_simulate_says_when_nothing_fits(capsys):
+    status, out, _ = run(capsys, "simulate", "-i", 64, "-f", 31, "--budget", 1e-6)
+    assert status == 0 and "none that the budget has room for" in out
