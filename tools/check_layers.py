@@ -14,8 +14,8 @@ C++, by the #include lines:
 
 Python, by the import statements:
 
-    _core  <-  _ops  <-  helpers  <-  functional  <-  distributed tools  <-  modules profiler
-    <-  compat integrations
+    _core  <-  _ops  <-  helpers  <-  functional  <-  distributed  <-  modules tools
+    <-  compat integrations profiler
 
     helpers are all modules not named here; tools and distributed do not see _ops; ctypes only in _core,
     torch.ops only in _ops.
@@ -175,8 +175,8 @@ def check_cpp(root: Path, path: str) -> list[tuple[int, str]]:
 # --- Python --------------------------------------------------------------------------------------
 
 PACKAGE = "nearfield"
-PY_LAYERS = {"_core": 0, "_ops": 1, "functional": 3, "distributed": 4, "tools": 4}
-PY_LAYERS |= {"profiler": 5, "modules": 5, "compat": 6, "integrations": 6}
+PY_LAYERS = {"_core": 0, "_ops": 1, "functional": 3, "distributed": 4}
+PY_LAYERS |= {"tools": 5, "modules": 5, "profiler": 6, "compat": 6, "integrations": 6}
 HELPER_LAYER = 2  # any other module; helpers may import each other
 RESTRICTED = ("distributed", "tools")  # these reach the operators through functional only
 

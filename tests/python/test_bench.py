@@ -92,8 +92,9 @@ def test_the_tool_writes_the_same_lines(tmp_path):
 
 def test_a_large_problem_is_compared_on_a_sample():
     from peers.ours import Nearfield
-    from problems import Problem
     from worker import tensors_of
+
+    from nearfield.tools.problems import Problem
 
     for tail in ("64x32:k7x9:d1x3:c01", "2048:k31:s16"):
         texts = {d: f"na:{d}:f32:b2h4kv2d32v24:{tail}" for d in ("fwd", "bwd")}
@@ -154,7 +155,7 @@ BENCH_FILES = sorted(f for f in (BENCH / "problems").glob("*.txt") if f.stem != 
 
 @pytest.mark.parametrize("file", BENCH_FILES, ids=lambda p: p.stem)
 def test_problem_files_are_canonical_and_have_both_directions(file):
-    from problems import read
+    from nearfield.tools.problems import read
 
     for problem in read(file):
         assert set(problem.texts) == {"fwd", "bwd"}, problem.name
@@ -165,7 +166,8 @@ def test_problem_files_are_canonical_and_have_both_directions(file):
 
 def test_the_planner_is_calibrated_on_canonical_problems_of_its_own():
     import forced
-    from problems import read
+
+    from nearfield.tools.problems import read
 
     file = BENCH / "problems" / "calibrate.txt"
     lines = [line.split()[1] for line in forced.lines([file], both=True, most_flops=math.inf)]

@@ -187,7 +187,7 @@ def test_profile_reads_traces_and_bench_files(capsys, tmp_path):
         (["-i", 8, "--dry-run", "--optimize"], "expected one of them"),
         ([SMALL, "--compare", "x"], "expected some of sdpa"),
         ([SMALL + ":q=0-2x0-7"], "nearfield-bench"),
-        (["att:fwd:f32:b1h1kv1d8:var=4,100,120,40,50"], "only a device can read"),
+        (["att:fwd:f32:b1h1kv1d8:var=4,100,120,40,50"], "offsets known only on the device"),
         (["no_such_file"], "expected a file"),
     ],
 )
@@ -227,6 +227,16 @@ def test_pictures_are_what_the_operation_does(problem):
         same = (seen == keys).all(1)
         assert [c in "oQ" for c in cells] == same.tolist()
         assert [c == "#" for c in cells] == (keys & ~same).tolist()
+
+
+def test_pictures_of_shards_are_those_of_the_plan():
+    text, mesh = "na:fwd:f32:b1h1kv1d4:8x12:k3x5", {"of": "shards", "mesh": [2, 2]}
+    rows = drawn(text, **mesh)[0].rows
+    assert rows == ["AAAAAABBBBBB"] * 4 + ["CCCCCCDDDDDD"] * 4
+    rows = drawn(text, rank=0, **mesh)[0].rows
+    assert rows[:3] == ["####++BB...."] * 3 and rows[3] == "++++++BB...." and rows[4] == "CCCCCCDD...."
+    assert rows[5:] == ["............"] * 3
+    assert drawn(text, of="shards", mesh=[3], cut=[1])[0].rows == ["AAAABBBBCCCC"] * 8
 
 
 def test_pictures_of_tiles_cover_the_mask():
@@ -281,6 +291,10 @@ def test_show_prints(capsys):
         ([SMALL.replace("6x7", "60x70"), "--of", "mask"], "too many for a mask"),
         (["na:fwd:f32:b1h1kv1d8:400:k3"], "--out"),
         ([SMALL + "@reference", "--of", "tiles"], "works in tiles"),
+        ([SMALL, "--of", "shards"], "expected --mesh"),
+        ([SMALL, "--of", "shards", "--mesh", 2, "--cut", 5], "shard_dims"),
+        ([SMALL, "--of", "shards", "--mesh", 2, "--rank", 2], "--rank 2"),
+        (["att:fwd:f32:b1h1kv1d8:8,8", "--of", "shards", "--mesh", 2], "none that ShardPlan cuts"),
     ],
 )
 def test_show_refuses(capsys, words, part):
