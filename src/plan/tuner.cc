@@ -40,6 +40,7 @@ std::string text_of(const std::string& path) {
 }
 
 struct Active {
+  std::atomic<bool> none{false};  // known to be: no lock for calls without a tuner
   std::mutex mutex;
   bool read = false;
   std::shared_ptr<const Tuner> of_environment, set;
@@ -116,6 +117,7 @@ const Tuner::Choice* Tuner::find(const std::string& problem, const Backend& back
 
 std::shared_ptr<const Tuner> active_tuner() {
   Active& a = active();
+  if (a.none.load(std::memory_order_relaxed)) return nullptr;
   const std::lock_guard lock(a.mutex);
   if (a.set) return a.set;
   if (!a.read) {
@@ -123,6 +125,7 @@ std::shared_ptr<const Tuner> active_tuner() {
     if (!path.empty()) a.of_environment = std::make_shared<const Tuner>(text_of(path), path);
     a.read = true;  // not after an error: every call says so
   }
+  a.none = !a.of_environment;
   return a.of_environment;
 }
 
@@ -130,6 +133,7 @@ void set_tuner(std::shared_ptr<const Tuner> tuner) {
   Active& a = active();
   const std::lock_guard lock(a.mutex);
   a.set = std::move(tuner);
+  a.none = false;
 }
 
 SequenceOptions::SequenceOptions(const PlanOptions& common, const Problem& p, const Backend& backend)

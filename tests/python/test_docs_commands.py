@@ -32,7 +32,7 @@ def commands():
                     yield pytest.param(command, None if machine else says, id=f"{page.stem}-{command[10:50]}")
 
 
-@pytest.mark.parametrize("command, says", commands())
+@pytest.mark.parametrize("command, says", list(commands()))
 def test_transcripts(command, says, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     status = cli.main(shlex.split(command)[1:])

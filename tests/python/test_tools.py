@@ -275,7 +275,7 @@ def test_pictures_are_written(capsys, tmp_path, of, kind):
 
 def test_show_prints(capsys):
     status, out, _ = run(capsys, "show", "na:fwd:f32:b1h1kv1d8:5x6:k3x3", "-q", 0, 5)
-    assert status == 0 and "...##Q\n...###\n...###\n......" in out and "query 0 5 sees 9 keys" in out
+    assert status == 0 and "...#oQ\n...#oo\n...###\n......" in out and "query 0 5 sees 9 keys" in out
 
 
 @pytest.mark.parametrize(

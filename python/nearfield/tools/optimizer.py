@@ -88,17 +88,18 @@ def optimize(path: str | os.PathLike, seconds: float = 10.0):
 
 
 def _runs(problem: str) -> bool:
-    """Whether the problem can be called again; shards and tensors that are not dense cannot."""
+    """Whether the problem can be called again; shards cannot."""
     f = _core.problem(problem)["fields"]
-    return not (f["offsets"] or f["ranges"] or f["strides"] or f["precision"] == 1)
+    return not (f["offsets"] or f["ranges"] or f["precision"] == 1)
 
 
 def search(calls: list[str], budget: float, threads: int, warmup: int = 1) -> list[Line]:
     """The best choice for each sequence of each call, on the mean of `budget` seconds each."""
     from nearfield.tools import tables
+    from nearfield.tools.running import dense
 
     targets: dict[str, str] = {}  # problem of one sequence -> what is timed
-    for call in calls:
+    for call in map(dense, calls):
         problem = call.partition("@")[0]
         alone = list(dict.fromkeys(_core.tuner_problems(problem)))
         for one in alone:

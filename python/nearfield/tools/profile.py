@@ -27,7 +27,7 @@ from nearfield.tools import (
     tables,
 )
 from nearfield.tools.peers import Absent
-from nearfield.tools.running import Run, in_direction, split
+from nearfield.tools.running import Run, dense, in_direction, split
 
 
 def add_parser(commands) -> None:
@@ -36,6 +36,9 @@ def add_parser(commands) -> None:
 
 def run(args) -> None:
     calls, remarks = profile_arguments.calls_of(args)
+    if any(dense(call) != call for call in calls):
+        calls = list(dict.fromkeys(map(dense, calls)))
+        remarks.append("tensors are dense here, whatever strides a problem names")
     compare = _peer_names(args.compare)
     rank = _core.problem(split(calls[0])[0])["rank"]
     try:

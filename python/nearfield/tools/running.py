@@ -48,6 +48,12 @@ def in_direction(problem: str, direction: str) -> str:
     return re.sub(r"^(na|att):(fwd|bwd):", rf"\1:{direction}:", problem)
 
 
+def dense(call: str) -> str:
+    """The same call on dense tensors: no `str=`, which no kernel is chosen by."""
+    problem, suffix = split(call)
+    return re.sub(r":str=[^:]*", "", problem) + (f"@{suffix}" if suffix else "")
+
+
 def tuner_line(problem: str, suffix: str, **more) -> str:
     """A line of a tuner file for a problem of one sequence; suffix: `cpu/b16` or `cpu,q4x4`."""
     info = _core.info()

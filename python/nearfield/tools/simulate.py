@@ -235,7 +235,8 @@ def _field(problem: str, axis: int, causal: bool, one_sided: bool) -> int:
     side as to the poorer one, unless one_sided; causal: up to itself."""
     table = _core.intervals(problem, 0, axis)
     d, extent = table["dilation"], len(table["begin"])
-    least = extent
+    # A window that always meets a border is shifted, and nothing else: it is what all see.
+    least = max((end - 1 - begin) // d + 1 for begin, end in zip(table["begin"], table["end"], strict=True))
     for q, (begin, end) in enumerate(zip(table["begin"], table["end"], strict=True)):
         left, right = (q - begin) // d, (end - 1 - q) // d
         if causal:
