@@ -26,13 +26,15 @@ Trace& state() {
   return *trace;
 }
 
-// FNV-1a of the problem without its direction and without lse, which differs between the passes of one call.
+// FNV-1a of the problem without its direction, lse and strides, which differ between the passes of one call.
 std::string name_of_problem(const std::string& problem) {
   std::string text = problem;
   for (const char* word : {":fwd", ":bwd", ":lse"}) {
     const std::size_t at = text.find(word);
     if (at != std::string::npos) text.erase(at, 4);
   }
+  const std::size_t strides = text.find(":str=");
+  if (strides != std::string::npos) text.erase(strides, text.find(':', strides + 1) - strides);
   std::uint64_t hash = 14695981039346656037u;
   for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211u;
   char name[20];
