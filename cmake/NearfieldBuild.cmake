@@ -11,9 +11,9 @@ set(CMAKE_VISIBILITY_INLINES_HIDDEN ON)
 set(CMAKE_POSITION_INDEPENDENT_CODE ON)  # the static library may end up in someone's shared one
 
 if(NEARFIELD_DEVELOPER)
-  add_compile_options(-Wall -Wextra)
+  add_compile_options("$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra>")
   if(CMAKE_CXX_COMPILER_ID STREQUAL GNU AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
-    add_compile_options(-Wno-restrict)  # false on std::string (GCC bug 105651)
+    add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-Wno-restrict>)  # false on std::string (GCC bug 105651)
   endif()
 endif()
 

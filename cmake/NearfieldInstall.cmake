@@ -40,6 +40,10 @@ install(DIRECTORY "${PROJECT_SOURCE_DIR}/include/nearfield" DESTINATION "${CMAKE
 # What a static nearfield hands on to its users' link line, and the package that provides it.
 set(NEARFIELD_DEPENDENCIES "")
 get_target_property(links nearfield LINK_LIBRARIES)
+get_target_property(type nearfield TYPE)
+if("${links}" MATCHES "CUDA::" AND type STREQUAL STATIC_LIBRARY)  # a shared one has the runtime in it
+  string(APPEND NEARFIELD_DEPENDENCIES "find_dependency(CUDAToolkit)\n")
+endif()
 foreach(package IN ITEMS Threads OpenMP hwy)
   if("${links}" MATCHES "${package}::")
     string(APPEND NEARFIELD_DEPENDENCIES "find_dependency(${package})\n")

@@ -11,6 +11,7 @@
 //   tiles    empty, or three axes each of the query and key tile, forward and then backward; 0: not given
 //   backend  0: the best one; i: the i-th of nf_info's list
 //   function, causal_type, flags: nearfield/request.h, CallWords
+#include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -23,6 +24,8 @@
 
 #include "executor.h"
 #include "nearfield/attention.h"
+#include "nearfield/stream.h"
+#include "stream.h"
 
 namespace nearfield::torch_ops {
 namespace {
@@ -139,6 +142,8 @@ Request request_of(const Arguments& a) {
   return r;
 }
 
+Device device_of(const Arguments& a) { return a.query.is_cuda() ? Device::kCuda : Device::kCpu; }
+
 PlanOptions plan_options(const Arguments& a, const Request& r) {
   PlanOptions options;
   options.op = r.op;
@@ -164,7 +169,7 @@ PlanOptions plan_options(const Arguments& a, const Request& r) {
 void check_backward_tiles(const Arguments& a, Request r, Problem p) {
   if (a.tiles.size() != 12 || (a.tiles[6] == 0 && a.tiles[9] == 0)) return;
   r.direction = p.direction = Direction::kBackward;
-  make_plan(p, plan_options(a, r));
+  make_plan(p, plan_options(a, r), device_of(a));
 }
 
 // An output of the problem, uninitialised: run() writes every element.
@@ -182,10 +187,23 @@ void add_inputs(const Problem& p, const std::string& op, const Arguments& a, Ten
   tensors[Role::kValue] = view_of(a.value, p.dtype);
   if (p.bias) tensors[Role::kBias] = view_of(*a.bias, p.dtype);
   if (p.dropout > 0) {
-    if (!a.seed || a.seed->scalar_type() != ScalarType::Long || a.seed->numel() != 1 || !a.seed->is_cpu())
+    if (!a.seed || a.seed->scalar_type() != ScalarType::Long || a.seed->numel() != 1 ||
+        a.seed->is_cpu() != a.query.is_cpu())
       throw std::invalid_argument("[" + op + "] got dropout_p without its seed, expected an int64 tensor " +
                                   "of one number on the device of query");
     tensors.seed = static_cast<const int64_t*>(a.seed->data_ptr());
+  }
+  if (p.offsets) {  // make_problem() has seen their sizes
+    const auto data = [&](const std::optional<Tensor>& t) -> const void* {
+      if (t->stride(0) == 1 || t->numel() <= 1) return t->data_ptr();
+      throw std::invalid_argument("[" + op +
+                                  "] got cumulative lengths with gaps, expected a contiguous tensor");
+    };
+    tensors.query_offsets = data(a.offsets_query);
+    tensors.key_offsets = data(a.offsets_key);
+    tensors.wide_offsets = a.offsets_query->scalar_type() == ScalarType::Long;
+    if (a.offsets_key->scalar_type() != a.offsets_query->scalar_type())
+      throw std::invalid_argument("[" + op + "] got cumulative lengths of two dtypes, expected one");
   }
   if (p.additional == 0) return;
   tensors[Role::kAdditionalKey] = view_of(*a.additional_keys, p.dtype);
@@ -203,6 +221,21 @@ void run_on_host(const Problem& p, const Choice& choice, const Tensors& tensors,
   }
   const Tensor workspace = torch::stable::new_empty(like, Ints{bytes}, ScalarType::Byte);
   run(p, choice, tensors, executor, static_cast<std::byte*>(workspace.data_ptr()));
+}
+
+// Enqueued on the current stream; memory from PyTorch's allocator, so that graphs can be captured.
+void run_on_device(const Problem& p, const Choice& choice, const Tensors& tensors, const Tensor& like) {
+  const auto device = static_cast<int32_t>(like.get_device_index());
+  const torch::stable::accelerator::DeviceGuard guard(device);
+  StreamExecutor stream(current_stream(device));
+  const auto bytes = static_cast<int64_t>(choice.plan->workspace_bytes(stream.workers()));
+  const Tensor workspace = torch::stable::new_empty(like, Ints{bytes + 1}, ScalarType::Byte);
+  run(p, choice, tensors, stream, static_cast<std::byte*>(workspace.data_ptr()));
+}
+
+void run_where_it_lies(const Problem& p, const Choice& choice, const Tensors& tensors, const Tensor& like) {
+  if (like.is_cuda()) run_on_device(p, choice, tensors, like);
+  else run_on_host(p, choice, tensors, like);
 }
 
 std::tuple<Tensor, Tensor> forward(Tensor query, Tensor key, Tensor value,
@@ -234,13 +267,13 @@ std::tuple<Tensor, Tensor> forward(Tensor query, Tensor key, Tensor value,
                     flags};
   const Request r = request_of(a);
   const Problem p = make_problem(r);
-  const Choice choice = make_plan(p, plan_options(a, r));
+  const Choice choice = make_plan(p, plan_options(a, r), device_of(a));
   check_backward_tiles(a, r, p);
   Tensors tensors;
   add_inputs(p, r.op, a, tensors);
   Tensor out = add_output(p, Role::kOut, query, tensors);
   Tensor lse = add_output(p, Role::kLse, query, tensors);
-  run_on_host(p, choice, tensors, query);
+  run_where_it_lies(p, choice, tensors, query);
   return {out, lse};
 }
 
@@ -279,7 +312,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(
   r.grad_out = info_of(grad_out);
   r.grad_lse = info_of(grad_lse);
   const Problem p = make_problem(r);
-  const Choice choice = make_plan(p, plan_options(a, r));
+  const Choice choice = make_plan(p, plan_options(a, r), device_of(a));
   Tensors tensors;
   add_inputs(p, r.op, a, tensors);
   tensors[Role::kOut] = view_of(out, p.dtype);
@@ -303,7 +336,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(
   }
   Tensor grad_bias =
       p.bias ? add_output(p, Role::kGradBias, query, tensors) : torch::stable::new_empty(query, none);
-  run_on_host(p, choice, tensors, query);
+  run_where_it_lies(p, choice, tensors, query);
   return {grad_query, grad_key, grad_value, grad_additional, grad_bias};
 }
 
@@ -323,6 +356,12 @@ STABLE_TORCH_LIBRARY(NF_TORCH_NS, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(NF_TORCH_NS, CPU, m) {
+  m.impl("forward", TORCH_BOX(&forward));
+  m.impl("backward", TORCH_BOX(&backward));
+}
+
+// Also where the core has no CUDA kernels: its refusal says so.
+STABLE_TORCH_LIBRARY_IMPL(NF_TORCH_NS, CUDA, m) {
   m.impl("forward", TORCH_BOX(&forward));
   m.impl("backward", TORCH_BOX(&backward));
 }

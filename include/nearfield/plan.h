@@ -72,6 +72,9 @@ struct Plan {
 struct Tensors {
   std::array<TensorView, kRoles> view{};
   const std::int64_t* seed = nullptr;  // of dropout: one number, where the tensors are
+  // Where only the device knows the lengths (DeviceOffsets): the cumulative ones of queries and keys, there.
+  const void *query_offsets = nullptr, *key_offsets = nullptr;
+  bool wide_offsets = false;  // int64, else int32
   TensorView& operator[](Role r) { return view[static_cast<std::size_t>(r)]; }
   const TensorView& operator[](Role r) const { return view[static_cast<std::size_t>(r)]; }
 };

@@ -82,6 +82,8 @@ void run(const Problem& problem, const Choice& choice, const Tensors& tensors, E
   }
   if (problem.dropout > 0 && !tensors.seed)
     refuse("run", "dropout without a seed", "a pointer to one number");
+  if (problem.offsets && (!tensors.query_offsets || !tensors.key_offsets))
+    refuse("run", "no offsets", "pointers to those of queries and of keys", to_string(problem));
   bool anything = false;
   for (int r = 0; r < kRoles; ++r) {
     const TensorView& t = used[static_cast<Role>(r)];
@@ -92,6 +94,8 @@ void run(const Problem& problem, const Choice& choice, const Tensors& tensors, E
   std::unique_ptr<std::byte[]> own;
   const std::size_t bytes = choice.plan->workspace_bytes(executor.workers());
   if (!workspace && bytes > 0) {
+    if (choice.backend->device() == Device::kCuda)
+      refuse("run", "no workspace", std::to_string(bytes) + " bytes of memory of the device");
     own.reset(new std::byte[bytes]);
     workspace = own.get();
   }

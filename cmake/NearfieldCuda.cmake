@@ -1,0 +1,31 @@
+# Copyright 2026 The nearfield authors.
+# SPDX-License-Identifier: Apache-2.0
+#
+# Sets NEARFIELD_HAS_CUDA: whether the CUDA backends are built.
+set(NEARFIELD_HAS_CUDA FALSE)
+if(NEARFIELD_CUDA STREQUAL AUTO)
+  include(CheckLanguage)
+  check_language(CUDA)
+  if(CMAKE_CUDA_COMPILER)
+    set(NEARFIELD_HAS_CUDA TRUE)
+  endif()
+elseif(NEARFIELD_CUDA STREQUAL ON)
+  set(NEARFIELD_HAS_CUDA TRUE)
+endif()
+
+if(NEARFIELD_HAS_CUDA)
+  # Machine code for 8.0 and 9.0, and PTX of 8.0, which drivers compile for everything newer. Both are made from that
+  # PTX: the kernels use nothing that came later, and it is made once.
+  set(NEARFIELD_CUDA_ALSO "" CACHE STRING "GPUs that get machine code from the PTX of 8.0: 90;100;120")
+  set(NEARFIELD_CUDA_FROM_PTX "${NEARFIELD_CUDA_ALSO}")
+  if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+    set(CMAKE_CUDA_ARCHITECTURES 80)
+    list(APPEND NEARFIELD_CUDA_FROM_PTX 90)
+  endif()
+  enable_language(CUDA)
+  if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake 3.25 does not know that nvcc 13 has C++20
+    set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
+    set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
+  endif()
+  find_package(CUDAToolkit REQUIRED)
+endif()
