@@ -2,9 +2,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "conformance.h"
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdlib>
 #include <sstream>
+
+#ifdef NF_TEST_EMULATED
+#include "cuda/sm80/emulated.h"
+#endif
+#ifdef NF_TEST_DEVICE
+#include "device.h"
+#endif
 
 namespace nearfield::testing {
 namespace {
@@ -40,7 +49,37 @@ void ShuffledExecutor::run(Index tasks, const std::function<void(Index, int)>& f
   for (const Index task : order) fn(task, static_cast<int>(rng_.in(0, workers_ - 1)));
 }
 
+bool tests_cuda() {
+#if defined(NF_TEST_EMULATED) || defined(NF_TEST_DEVICE)
+  return true;
+#else
+  return false;
+#endif
+}
+
+Choice plan_for(const Problem& problem, const PlanOptions& options) {
+#ifdef NF_TEST_EMULATED
+  static const std::array<const Backend*, 1> table = {&emulated_sm80_backend()};
+  check(problem, options.op);
+  return choose(table, problem, options, Device::kCpu);
+#elif defined(NF_TEST_DEVICE)
+  return make_plan(problem, options, Device::kCuda);
+#else
+  return make_plan(problem, options);
+#endif
+}
+
+void execute(const Problem& problem, const Choice& choice, const Tensors& tensors,
+             [[maybe_unused]] Executor& executor, std::byte* workspace) {
+#ifdef NF_TEST_DEVICE
+  run_on_device(problem, choice, tensors, workspace);
+#else
+  run(problem, choice, tensors, executor, workspace);
+#endif
+}
+
 std::vector<std::string> backends_under_test() {
+  if (tests_cuda()) return {"cuda_sm80"};
   if (const char* only = std::getenv("NEARFIELD_TEST_BACKEND")) return {only};
   if (std::getenv("NEARFIELD_CPU_TARGET")) return {"cpu"};
   return {"reference", "cpu"};
@@ -50,13 +89,17 @@ bool serves(const std::string& backend, const Problem& problem) {
   PlanOptions options;
   options.backend = backend;
   try {
-    make_plan(problem, options);
+    plan_for(problem, options);
     return true;
   } catch (const Unsupported&) { return false; }
 }
 
 std::vector<std::string> runs_under_test(const Problem& p) {
   std::vector<std::string> runs = backends_under_test();
+  if (tests_cuda()) {
+    if (p.dtype == DType::kFloat64 || std::max(p.head_dim, p.value_dim) > 256) runs.clear();
+    return runs;
+  }
   if (runs.back() != "cpu") return runs;
   PlanOptions options;
   options.backend = "cpu";
@@ -94,7 +137,7 @@ const Answer& Case::answer() {
     RoleValues values;
     for (const Role r : kBackwardInputs)
       if (input(r).present()) values[index(r)] = input(r).values();
-    answer_ = solve(problem_, values, true, seed_);
+    answer_ = solve(problem_, values, true, seed_, tests_cuda());
     for (const Role r : {Role::kOut, Role::kLse})
       for (std::size_t i = 0; i < answer_.exact[index(r)].size(); ++i)
         input(r).set(static_cast<Index>(i), answer_.exact[index(r)][i]);
@@ -129,12 +172,12 @@ Outputs Case::run(Direction d, const std::string& backend, Executor& executor) {
 
   PlanOptions options;
   options.backend = backend;
-  const Choice choice = make_plan(p, options);
+  const Choice choice = plan_for(p, options);
   EXPECT_EQ(choice.backend->name(), backend.substr(0, backend.find('/')));  // it may name a kernel
   const std::size_t bytes = choice.plan->workspace_bytes(executor.workers());
   std::vector<std::byte> workspace(bytes + 1 + 64, std::byte{0xff});
   for (std::size_t i = 0; i < 64; ++i) workspace[1 + bytes + i] = std::byte{0x5a};
-  nearfield::run(p, choice, tensors, executor, workspace.data() + 1);
+  execute(p, choice, tensors, executor, workspace.data() + 1);
   for (std::size_t i = 0; i < 64; ++i)
     if (workspace[1 + bytes + i] != std::byte{0x5a}) {
       ADD_FAILURE() << "writes behind its workspace of " << bytes << " bytes: " << to_string(p) << "@"

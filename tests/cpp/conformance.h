@@ -34,11 +34,19 @@ class ShuffledExecutor final : public Executor {
   Rng rng_;
 };
 
+// Whether this program tests the CUDA kernels, emulated on the host (NF_TEST_EMULATED) or on a GPU
+// (NF_TEST_DEVICE), and nothing else.
+bool tests_cuda();
 // The backends that this process tests: all of them, only `cpu` when a SIMD target is forced, or the one that
 // NEARFIELD_TEST_BACKEND names.
 std::vector<std::string> backends_under_test();
+// make_plan() of attention.h, which also knows the emulated backend.
+Choice plan_for(const Problem& problem, const PlanOptions& options = {});
+// run() of attention.h on tensors of the host, wherever the backend wants them.
+void execute(const Problem& problem, const Choice& choice, const Tensors& tensors, Executor& executor,
+             std::byte* workspace = nullptr);
 // The ways in which they can run a problem: "reference", "cpu" with the kernel that the planner chooses, and
-// every other kernel of `cpu` that serves it, "cpu/b16".
+// every other kernel of `cpu` that serves it, "cpu/b16". CUDA: none if it is one that it refuses for good.
 std::vector<std::string> runs_under_test(const Problem& problem);
 inline constexpr const char* kKernels[] = {"general", "b16", "b32", "m16", "m32", "s2"};
 

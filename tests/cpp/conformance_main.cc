@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // main() of the conformance tests. With NEARFIELD_CPU_TARGET the whole process runs on that SIMD target;
-// exit status 77 says that this machine lacks it (ctest: SKIP_RETURN_CODE).
+// exit status 77 says that this machine lacks it, or the GPU that is to be tested (ctest: SKIP_RETURN_CODE).
 #include <gtest/gtest.h>
 
 #include <cstdio>
@@ -23,6 +23,12 @@ int main(int argc, char** argv) {
       std::printf("skipped: no SIMD target %s here: %s\n", quoted.c_str(), info.c_str());
       return 77;
     }
+  }
+  const auto any = nearfield::parse_problem("na:fwd:f32:b1h1kv1d8:9:k3");
+  if (nearfield::testing::tests_cuda() && !nearfield::testing::serves("cuda_sm80", any)) {
+    std::printf("skipped: %s",
+                nearfield::explain("na:fwd:f32:b1h1kv1d8:9:k3@cuda_sm80", nearfield::Device::kCuda).c_str());
+    return 77;
   }
   const int status = RUN_ALL_TESTS();
   if (std::getenv("NEARFIELD_TEST_RATIOS")) std::fputs(nearfield::testing::worst_ratios().c_str(), stdout);

@@ -44,7 +44,7 @@ TEST(Extremes, QueriesThatSeeNothing) {
             EXPECT_EQ(rows.get(query * width + x), 0.0) << text << "@" << backend;
         }
       }
-    EXPECT_TRUE(some) << text;
+    EXPECT_TRUE(some || c.runs(Direction::kForward).empty()) << text;
   }
 }
 

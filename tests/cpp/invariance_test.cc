@@ -220,7 +220,7 @@ TEST(Invariance, LseOrNotGivesTheSameOut) {
       PlanOptions options;
       options.backend = backend;
       SerialExecutor serial;
-      run(p, make_plan(p, options), tensors, serial);
+      testing::execute(p, testing::plan_for(p, options), tensors, serial);
       EXPECT_EQ(out.bytes(), with.at(Role::kOut).bytes()) << text << "@" << backend;
     }
   }
@@ -243,7 +243,7 @@ TEST(Invariance, InputsMayAlias) {
       PlanOptions options;
       options.backend = backend;
       SerialExecutor serial;
-      run(p, make_plan(p, options), tensors, serial);
+      testing::execute(p, testing::plan_for(p, options), tensors, serial);
       EXPECT_EQ(out.bytes(), expected.at(Role::kOut).bytes()) << text << "@" << backend;
     }
   }
@@ -251,6 +251,7 @@ TEST(Invariance, InputsMayAlias) {
 
 // Tiles that the user asks for change the speed, not the answer; those that no backend can use are refused.
 TEST(Invariance, TilesOfTheUser) {
+  if (testing::tests_cuda()) GTEST_SKIP() << "the CUDA kernels' are in cuda_test.cc";
   for (const char* text :
        {"na:fwd:f32:b1h2kv1d16:12x13:k5x3:s2x1:d1x2:c01:lse", "na:fwd:f32:b1h2kv1d16:200:k63:lse",
         "na:bwd:f32:b1h2kv1d16:12x13:k5x3:s2x1:d1x2:c01:add=3:lse",

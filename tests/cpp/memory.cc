@@ -4,13 +4,21 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
 
 namespace nearfield::testing {
 namespace {
 
-constexpr Index kLead = 1, kGuard = 16;  // elements before and behind
+constexpr Index kGuard = 16;  // elements behind
+
+// Elements before: NEARFIELD_TEST_LEAD, 1 if unset. 16 of them keep the alignment of memory.
+Index lead() {
+  static const char* text = std::getenv("NEARFIELD_TEST_LEAD");
+  static const Index n = text ? std::atoll(text) : 1;
+  return n;
+}
 
 struct SmallFloat {
   int digits, least, most;  // stored fraction bits, exponents of the smallest and largest normal number
@@ -87,9 +95,9 @@ Memory::Memory(DType dtype, std::vector<Index> size, std::vector<Index> stride, 
     Index step = 1;
     for (std::size_t i = size_.size(); i-- > 0; step *= std::max<Index>(size_[i], 1)) stride_[i] = step;
   }
-  Index reach = kLead + 1;
+  Index reach = lead() + 1;
   for (std::size_t i = 0; i < size_.size(); ++i) reach += size_[i] > 0 ? (size_[i] - 1) * stride_[i] : 0;
-  if (elements() == 0) reach = kLead;
+  if (elements() == 0) reach = lead();
   bytes_.assign(static_cast<std::size_t>((reach + (output ? kGuard : 0)) * size_of(dtype)), std::byte{0xff});
 }
 
@@ -101,12 +109,12 @@ Index Memory::elements() const {
 
 TensorView Memory::view() const {
   if (!present()) return {};
-  return TensorView(bytes_.data() + kLead * size_of(dtype_), dtype_, size_.data(), stride_.data(),
+  return TensorView(bytes_.data() + lead() * size_of(dtype_), dtype_, size_.data(), stride_.data(),
                     static_cast<int>(size_.size()));
 }
 
 Index Memory::offset(Index i) const {
-  Index at = kLead;
+  Index at = lead();
   for (std::size_t a = size_.size(); a-- > 0; i /= size_[a]) at += i % size_[a] * stride_[a];
   return at;
 }

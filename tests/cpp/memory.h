@@ -21,7 +21,7 @@ class Memory {
   Memory() = default;  // absent
   // Every byte is 0xff: NaN in every dtype. An output ends in guard elements that nobody may write; an
   // input does not, so that the address sanitizer sees reads behind its end. Both start off the
-  // alignment of a vector, by one element.
+  // alignment of a vector, by one element (NEARFIELD_TEST_LEAD: by another number of them).
   Memory(DType dtype, std::vector<Index> size, std::vector<Index> stride = {}, bool output = false);
 
   bool present() const { return !size_.empty(); }

@@ -147,8 +147,9 @@ std::size_t product(const std::vector<Index>& shape) {
 template <class T>
 class Solver {
  public:
-  Solver(const Problem& p, const RoleValues& in, bool backward, std::int64_t seed)
-      : p_(p), in_(in), backward_(backward), seed_(seed) {
+  Solver(const Problem& p, const RoleValues& in, bool backward, std::int64_t seed, bool tensor_cores)
+      : p_(p), in_(in), backward_(backward), seed_(seed),
+        tensor_cores_(tensor_cores && (p.dtype == DType::kBFloat16 || p.dtype == DType::kFloat16)) {
     p_.direction = backward ? Direction::kBackward : Direction::kForward;
     p_.lse = true;
     heads_ = static_cast<std::size_t>(p.heads);
@@ -182,6 +183,11 @@ class Solver {
  private:
   // Allowed, so that it has to be reckoned with. Gradients never are.
   bool bf16_arithmetic() const { return p_.precision == Precision::kBF16 && p_.dtype == DType::kBFloat16; }
+  // In units of the dtype's roundoff: what rounding the first factor of a product of that size may add.
+  double rounded_factor(double size, T other) const {
+    if (!tensor_cores_) return 0;
+    return size + smallest_normal(p_.dtype) * std::abs(static_cast<double>(other));
+  }
   Accumulators<T>& of(Role r) { return sums_[static_cast<std::size_t>(r)]; }
   std::size_t kept(Role r) const { return sums_[static_cast<std::size_t>(r)].sum.size(); }
   const std::vector<double>& in(Role r) const { return in_[static_cast<std::size_t>(r)]; }
@@ -273,7 +279,7 @@ class Solver {
                 ? size + (size * std::expm1(2 * flushed) + smallest_normal(p_.dtype) * (1 + std::abs(v))) /
                              unit_roundoff(p_.dtype)
                 : 0.0;
-        of(Role::kOut).add(row * width_ + i, x, size, c, rounded);
+        of(Role::kOut).add(row * width_ + i, x, size, c, std::max(rounded, rounded_factor(size, v)));
       }
     if (backward_) one_gradient(row, keys, weight, factor, scale, c);
   }
@@ -301,7 +307,8 @@ class Solver {
         from_value += x;
         size += static_cast<double>(std::abs(x));
         const T y = factor[j] * weight[j] * static_cast<T>(grad_out[i]);
-        of(keys[j].grad_value).add(keys[j].v + i, y, static_cast<double>(std::abs(y)), c);
+        const auto y_size = static_cast<double>(std::abs(y));
+        of(keys[j].grad_value).add(keys[j].v + i, y, y_size, c, rounded_factor(y_size, grad_out[i]));
       }
       const T grad_score = weight[j] * (from_value - delta), score = scale * grad_score;
       const auto p = static_cast<double>(weight[j]), scaled = std::abs(static_cast<double>(scale)) * p;
@@ -310,10 +317,10 @@ class Solver {
         const double k = in(keys[j].key)[keys[j].k + i], q = in(Role::kQuery)[row * depth_ + i];
         of(Role::kGradQuery)
             .add(row * depth_ + i, score * static_cast<T>(k), scaled * size * std::abs(k), c,
-                 scaled * rounded * std::abs(k));
+                 scaled * rounded * std::abs(k) + rounded_factor(scaled * size * std::abs(k), scale * k));
         of(keys[j].grad_key)
             .add(keys[j].k + i, score * static_cast<T>(q), scaled * size * std::abs(q), c,
-                 scaled * rounded * std::abs(q));
+                 scaled * rounded * std::abs(q) + rounded_factor(scaled * size * std::abs(q), scale * q));
       }
     }
   }
@@ -343,6 +350,7 @@ class Solver {
   const RoleValues& in_;
   bool backward_;
   std::int64_t seed_;
+  bool tensor_cores_;
   std::size_t heads_, kv_heads_, depth_, width_, queries_, keys_, table_;
   std::vector<Accumulators<T>> sums_;
 };
@@ -405,9 +413,11 @@ double lse_tolerance(double lse, DType dtype) {
   return lse == -kInfinity ? 0.0 : eps_of_arithmetic(dtype) * (8 + std::abs(lse));
 }
 
-Answer solve(const Problem& problem, const RoleValues& inputs, bool backward, std::int64_t seed) {
-  if (problem.dtype == DType::kFloat64) return Solver<long double>(problem, inputs, backward, seed).run();
-  return Solver<double>(problem, inputs, backward, seed).run();
+Answer solve(const Problem& problem, const RoleValues& inputs, bool backward, std::int64_t seed,
+             bool tensor_cores) {
+  if (problem.dtype == DType::kFloat64)
+    return Solver<long double>(problem, inputs, backward, seed, tensor_cores).run();
+  return Solver<double>(problem, inputs, backward, seed, tensor_cores).run();
 }
 
 }  // namespace nearfield::testing

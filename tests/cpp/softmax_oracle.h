@@ -26,7 +26,7 @@ std::vector<Index> shape_for(const Problem& problem, Role role);
 //   weighted    ... and the same, each weighted by the c of its softmax: 4 + log2(keys), and twice the
 //               largest sum of the absolute terms of a score (bias included), which are rounded too
 //   out_terms   what is rounded to the dtype on the way: the part of a gradient that comes from the output O;
-//               in bf16 arithmetic the terms of O, whose weights are
+//               in bf16 arithmetic the terms of O, whose weights are; on tensor cores those of the gradients too
 struct Bound {
   double exact = 0, weighted = 0, terms = 0, out_terms = 0;
 };
@@ -38,7 +38,8 @@ struct Answer {
 };
 
 // inputs: q, k, v (ak, av, bias), and do (dlse) if `backward`. The gradients are those of the exact O and
-// lse. seed: of dropout.
-Answer solve(const Problem& problem, const RoleValues& inputs, bool backward, std::int64_t seed);
+// lse. seed: of dropout. tensor_cores: P and dS may be rounded to 16-bit dtypes before they are multiplied.
+Answer solve(const Problem& problem, const RoleValues& inputs, bool backward, std::int64_t seed,
+             bool tensor_cores = false);
 
 }  // namespace nearfield::testing

@@ -12,7 +12,8 @@ out=build/install
 jobs=${JOBS:-$(nproc)}
 launcher=$(command -v ccache || true)
 cmake_build() {  # DIRECTORY SOURCE ARGUMENTS...
-  cmake -G Ninja -S "$2" -B "$1" -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_COMPILER_LAUNCHER="$launcher" "${@:3}"
+  cmake -G Ninja -S "$2" -B "$1" -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_COMPILER_LAUNCHER="$launcher" \
+    -DCMAKE_CUDA_COMPILER_LAUNCHER="$launcher" "${@:3}"
   cmake --build "$1" -j "$jobs"
 }
 

@@ -43,9 +43,14 @@ def backends():
 
 
 def reason(error, backend):
-    """What follows `BACKEND: ` in the core's message, or all behind `[op] got`."""
+    """What follows `BACKEND: ` in the core's message, or all behind `[op] got`.
+
+    Of a backend for another device that is said; whether this build has its kernels is not: builds differ.
+    """
     text = str(error)
     found = re.search(rf"; {re.escape(backend)}: (.*)", text, re.DOTALL)
+    if found and found[1].startswith("it runs on "):
+        return found[1].partition(";")[0]
     return found[1] if found else re.sub(r"^\[\w+\] ", "", text)
 
 

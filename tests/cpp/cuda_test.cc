@@ -1,0 +1,427 @@
+// Copyright 2026 The nearfield authors.
+// SPDX-License-Identifier: Apache-2.0
+//
+// The parts of the CUDA backend that stand for themselves, on the host: the emulator finds what it is there to find,
+// products have the layouts of the PTX manual, tiles of the user are honoured, the planner counts as the kernels do.
+#include <gtest/gtest.h>
+
+#include "conformance.h"
+#include "cuda/ptx/matrix.h"
+#include "cuda/sm80/cut.h"
+#include "cuda/sm80/emulated.h"
+
+namespace nearfield {
+namespace {
+
+using ptx::Block;
+using ptx::PerLane;
+using ptx::Word;
+
+void on_host(int warps, const std::function<void(Block&)>& body, std::vector<ptx::Span> spans = {}) {
+  SerialExecutor serial;
+  ptx::emulate(1, warps, 4096, spans, serial, body);
+}
+
+// What the emulator says, or nothing.
+std::string finding(int warps, const std::function<void(Block&)>& body, std::vector<ptx::Span> spans = {}) {
+  try {
+    on_host(warps, body, std::move(spans));
+  } catch (const std::logic_error& e) { return e.what(); }
+  return "";
+}
+
+TEST(Emulator, FindsRaces) {
+  const auto exchange = [](bool synchronised) {
+    return [synchronised](Block& block) {
+      NF_LANES(lane) block.set<int>(lane, static_cast<Word>(4 * block.thread(lane)), lane);
+      if (synchronised) block.barrier();
+      NF_LANES(lane) block.get<int>(lane, static_cast<Word>(4 * ((block.thread(lane) + 1) % 64)));
+    };
+  };
+  EXPECT_EQ(finding(2, exchange(true)), "");
+  EXPECT_NE(finding(2, exchange(false)).find("race"), std::string::npos);
+  EXPECT_NE(finding(1,
+                    [](Block& block) {
+                      NF_LANES(lane)
+                      block.set<int>(lane, 0, lane);
+                    })
+                .find("two threads write"),
+            std::string::npos);
+  EXPECT_NE(finding(1,
+                    [](Block& block) {  // a read, then a write by another thread
+                      NF_LANES(lane) if (lane == 0) block.set<int>(lane, 0, 1);
+                      block.barrier();
+                      NF_LANES(lane) if (lane == 1) block.get<int>(lane, 0);
+                      NF_LANES(lane) if (lane == 0) block.set<int>(lane, 0, 2);
+                    })
+                .find("race"),
+            std::string::npos);
+}
+
+TEST(Emulator, ChecksBoundsAndAlignment) {
+  EXPECT_NE(finding(1, [](Block& b) { b.set<int>(0, 4096, 1); }).find("outside"), std::string::npos);
+  EXPECT_NE(finding(1, [](Block& b) { b.get<float>(0, 0xfffffffc); }).find("outside"), std::string::npos);
+  EXPECT_NE(finding(1, [](Block& b) { b.get<float>(0, 2); }).find("unaligned"), std::string::npos);
+  alignas(16) float memory[8] = {};
+  const auto* bytes = reinterpret_cast<const std::byte*>(memory);
+  const std::vector<ptx::Span> input{{bytes, bytes + 16, false}};
+  EXPECT_EQ(finding(
+                1, [&](Block& b) { b.load(memory + 3); }, input),
+            "");
+  EXPECT_NE(finding(
+                1, [&](Block& b) { b.load(memory + 4); }, input)
+                .find("read outside"),
+            std::string::npos);
+  EXPECT_NE(finding(
+                1, [&](Block& b) { b.store(memory, 1.0f); }, input)
+                .find("write outside"),
+            std::string::npos);
+  EXPECT_NE(finding(
+                1, [&](Block& b) { b.copy16(0, 0, memory + 4, 16); }, input)
+                .find("read outside"),
+            std::string::npos);
+  EXPECT_NE(finding(
+                1, [&](Block& b) { b.copy16(0, 0, memory + 1, 4); }, input)
+                .find("unaligned"),
+            std::string::npos);
+}
+
+// Blocks run in no order that is known.
+TEST(Emulator, NoTwoBlocksMeetInMemory) {
+  alignas(16) float memory[4] = {};
+  const auto* bytes = reinterpret_cast<const std::byte*>(memory);
+  SerialExecutor serial;
+  const auto of_two_blocks = [&](const std::function<void(Block&)>& body) -> std::string {
+    try {
+      ptx::emulate(2, 1, 16, {{bytes, bytes + sizeof memory, true}}, serial, body);
+    } catch (const std::logic_error& e) { return e.what(); }
+    return "";
+  };
+  EXPECT_EQ(of_two_blocks([&](Block& b) { b.store(memory + b.index(), 1.0f); }), "");
+  EXPECT_NE(of_two_blocks([&](Block& b) { b.store(memory, 1.0f); }).find("two blocks write"),
+            std::string::npos);
+  EXPECT_NE(of_two_blocks([&](Block& b) {
+              if (b.index() == 0) b.store(memory, 1.0f);
+              else b.load(memory);
+            }).find("another block wrote"),
+            std::string::npos);
+}
+
+TEST(Emulator, CopiesArriveWhenTheyAreWaitedFor) {
+  alignas(16) float memory[8] = {1, 2, 3, 4, 5, 6, 7, 8};
+  const auto* bytes = reinterpret_cast<const std::byte*>(memory);
+  on_host(1,
+          [&](Block& b) {
+            b.copy16(0, 0, memory, 16);
+            b.commit();
+            b.copy16(0, 16, memory + 4, 8);
+            b.commit();
+            EXPECT_TRUE(std::isnan(b.get<float>(0, 0)));
+            b.wait<1>();
+            EXPECT_EQ(b.get<float>(0, 4), 2.0f);
+            EXPECT_TRUE(std::isnan(b.get<float>(0, 16)));
+            b.wait<0>();
+            EXPECT_EQ(b.get<float>(0, 20), 6.0f);
+            EXPECT_EQ(b.get<float>(0, 24), 0.0f);  // behind the 8 bytes
+          },
+          {{bytes, bytes + 32, false}});
+}
+
+TEST(Emulator, EveryWarpMustReachABarrier) {
+  EXPECT_NE(finding(2,
+                    [](Block& b) {
+                      if (b.warp == 0) b.barrier();
+                    })
+                .find("barrier"),
+            std::string::npos);
+}
+
+// Element (row, k) of A, (k, column) of B and (row, column) of C by the manual's tables.
+template <class E>
+void expect_product() {
+  constexpr int kStep = E::kStep, kPer = 4 / E::kBytes;
+  const auto a_at = [](int i, int k) { return static_cast<float>((3 * i + 5 * k) % 7 - 3); };
+  const auto b_at = [](int k, int j) { return static_cast<float>((2 * k + 7 * j) % 5 - 2); };
+  PerLane<Word, 4> a, b;
+  ptx::Accumulator c;
+  const auto word = [](auto&& element) {
+    if constexpr (kPer == 1) return ptx::bits_of(element(0));
+    else return ptx::pack(E{}, element(0), element(1));
+  };
+  for (int l = 0; l < 32; ++l)
+    for (int i = 0; i < 4; ++i) {
+      const int g = l / 4, t = l % 4;
+      a.of(l)[i] = word([&](int e) { return a_at(g + i % 2 * 8, kPer * t + e + i / 2 * kStep / 2); });
+      b.of(l)[i] = word([&](int e) { return b_at(kPer * t + e + i % 2 * kStep / 2, g + i / 2 * 8); });
+      c.of(l)[i] = static_cast<float>(i);
+    }
+  ptx::Factor<E, 4> fa, fb;
+  ptx::prepare(fa, a);
+  ptx::prepare(fb, b);
+  for (int pair = 0; pair < 2; ++pair) {
+    ptx::Accumulator sum = c;
+    ptx::multiply(sum, fa, fb, pair);
+    for (int l = 0; l < 32; ++l)
+      for (int i = 0; i < 4; ++i) {
+        const int row = l / 4 + i / 2 * 8, column = l % 4 * 2 + i % 2 + 8 * pair;
+        float expected = static_cast<float>(i);
+        for (int k = 0; k < kStep; ++k) expected += a_at(row, k) * b_at(k, column);
+        ASSERT_EQ(sum.of(l)[i], expected) << "lane " << l << " register " << i;
+      }
+  }
+}
+TEST(Matrix, ProductsHaveTheLayoutsOfTheManual) {
+  expect_product<ptx::BF16>();
+  expect_product<ptx::F16>();
+  expect_product<ptx::F32>();
+}
+
+TEST(Matrix, RowsAndColumnsOfSharedMemory) {
+  on_host(1, [](Block& block) {
+    for (int i = 0; i < 32 * 8; ++i)  // element e of row r: 100 r + e
+      block.set<std::uint16_t>(i / 8, static_cast<Word>(2 * i),
+                               static_cast<std::uint16_t>(i / 8 * 100 + i % 8));
+    block.barrier();
+    PerLane<Word, 4> rows, columns;
+    const auto row = [](int lane) { return static_cast<Word>(16 * lane); };
+    ptx::ldmatrix(block, rows, row);
+    ptx::ldmatrix_transposed(block, columns, row);
+    for (int l = 0; l < 32; ++l)
+      for (int m = 0; m < 4; ++m) {
+        const int g = l / 4, t = l % 4;
+        EXPECT_EQ(rows.of(l)[m] & 0xffff, Word((8 * m + g) * 100 + 2 * t));
+        EXPECT_EQ(rows.of(l)[m] >> 16, Word((8 * m + g) * 100 + 2 * t + 1));
+        EXPECT_EQ(columns.of(l)[m] & 0xffff, Word((8 * m + 2 * t) * 100 + g));
+        EXPECT_EQ(columns.of(l)[m] >> 16, Word((8 * m + 2 * t + 1) * 100 + g));
+      }
+  });
+}
+
+// Weights of accumulators as operands: their products with the identity are the weights.
+template <class E>
+void expect_weights() {
+  ptx::Accumulator w[4];
+  for (int n = 0; n < 4; ++n)
+    for (int l = 0; l < 32; ++l)
+      for (int i = 0; i < 4; ++i)
+        w[n].of(l)[i] = static_cast<float>((l / 4 + i / 2 * 8) * 32 + 8 * n + l % 4 * 2 + i % 2) / 4;
+  for (int step = 0; step < 32 / E::kStep; ++step) {
+    ptx::Factor<E, 4> a, b;
+    ptx::weights(a, w, step);
+    for (int half = 0; half < E::kStep / 8; ++half) {  // picks columns 8 half on of the step
+      PerLane<Word, 4> raw;
+      for (int l = 0; l < 32; ++l)
+        for (int i = 0; i < 4; ++i) {
+          const int g = l / 4, t = l % 4;
+          // k of a word: 16 bit as in the table; tf32: t stands for column 2t, t+4 for column 2t+1.
+          const auto one = [&](int column) { return i < 2 && column == 8 * half + g ? 1.0f : 0.0f; };
+          if constexpr (E::kBytes == 4) raw.of(l)[i] = ptx::bits_of(one(2 * t + i % 2));
+          else raw.of(l)[i] = ptx::pack(E{}, one(2 * t + i % 2 * 8), one(2 * t + 1 + i % 2 * 8));
+        }
+      ptx::prepare(b, raw);
+      ptx::Accumulator c;
+      for (int l = 0; l < 32; ++l)
+        for (int i = 0; i < 4; ++i) c.of(l)[i] = 0;
+      ptx::multiply(c, a, b, 0);
+      for (int l = 0; l < 32; ++l)
+        for (int i = 0; i < 4; ++i) {
+          const float expected = w[step * E::kStep / 8 + half].of(l)[i];
+          ASSERT_NEAR(c.of(l)[i], expected, expected * (E::kBytes == 4 ? 1e-6f : 0x1p-8f));
+        }
+    }
+  }
+}
+TEST(Matrix, WeightsBecomeOperands) {
+  expect_weights<ptx::BF16>();
+  expect_weights<ptx::F16>();
+  expect_weights<ptx::F32>();
+}
+
+TEST(Matrix, RoundsAsIeee) {
+  for (const float x : {0.0f, 1.0f, -1.5f, 65519.0f, 65520.0f, 0x1p-24f, 0x1p-25f, 0x1.8p-25f, 0x1.ffcp-15f,
+                        3e-5f, -0.1f, 1.0009765f, 1e30f, -HUGE_VALF})
+    EXPECT_EQ(static_cast<double>(ptx::to_float(ptx::F16{}, ptx::from_float(ptx::F16{}, x))),
+              testing::rounded(static_cast<double>(x), DType::kFloat16))
+        << x;
+  for (const float x : {1.00390625f, 1.01171875f, -3.3e38f, 3.4e38f, 1e-40f, 0.3f})
+    EXPECT_EQ(static_cast<double>(ptx::to_float(ptx::BF16{}, ptx::from_float(ptx::BF16{}, x))),
+              testing::rounded(static_cast<double>(x), DType::kBFloat16))
+        << x;
+  EXPECT_EQ(ptx::float_of(ptx::to_tf32(1.0f + 0x1p-11f)), 1.0f + 0x1p-10f);
+  EXPECT_EQ(ptx::float_of(ptx::to_tf32(1.0f + 0x1.8p-12f)), 1.0f);
+}
+
+// Meetings of one axis, counted run by run.
+TEST(Cut, CountsAsTheKernelsDo) {
+  for (const Index extent : {1, 7, 40, 200, 1000})
+    for (const Index window : {Index{1}, Index{5}, Index{33}, extent})
+      for (const Index stride : {1, 3, 16})
+        for (const Rule rule : {Rule::kWindow, Rule::kWindowCausal}) {
+          if (window > extent || stride > window) continue;
+          for (const bool queries : {true, false})
+            for (const Index own : {1, 8, 32})
+              for (const Index part : {own, max_of(own / 4, 1)})
+                for (const Index other : {1, 16, 64}) {
+                  const Axis axis(rule, extent, extent, window, stride);
+                  double loaded = 0, computed = 0;
+                  for (Index begin = 0; begin < extent; begin += own) {
+                    const Interval run{begin, min_of(begin + own, extent)};
+                    const Interval span = queries ? hull(axis, run) : inverse_hull(axis, run);
+                    for (Index at = span.begin; at < span.end; at += other) {
+                      ++loaded;
+                      for (Index b = run.begin; b < run.end; b += part) {
+                        const Interval some{b, min_of(b + part, run.end)};
+                        const Interval seen = queries ? hull(axis, some) : inverse_hull(axis, some);
+                        computed += !intersect(seen, {at, at + other}).empty();
+                      }
+                    }
+                  }
+                  const sm80::Meetings m = sm80::meetings(axis, queries, own, part, other);
+                  ASSERT_EQ(m.loaded, loaded)
+                      << extent << " " << window << " " << stride << " " << own << " " << other;
+                  ASSERT_EQ(m.computed, computed)
+                      << extent << " " << window << " " << stride << " " << own << " " << other;
+                }
+        }
+}
+
+// Tiles that the user asks for change the speed, not the answer; those that no kernel can use are refused.
+TEST(Cut, TilesOfTheUser) {
+  int served = 0;
+  for (const char* text :
+       {"na:fwd:f32:b1h4kv1d16:12x13:k5x3:s2x1:d1x2:c01:lse", "na:fwd:bf16:b1h2kv1d16:200:k63:lse",
+        "na:bwd:bf16:b1h4kv2d16:12x13:k5x3:s2x1:d1x2:c01:add=3:lse",
+        "na:bwd:f16:b1h1kv1d16:5x6x7:k3x3x3:lse"}) {
+    testing::Case c(text);
+    const Direction d = c.problem().direction;
+    for (const char* tiles :
+         {"q1x1x1", "kv1x1x7", "q1x4x4,kv1x3x5", "q1x1x16,kv1x16x1", "q2x2x4", "q1x1x1000", "kv0x1x1"}) {
+      std::string call = "na:fwd:f32:b1h1kv1d1:9x9x9:k3x3x3@cuda_sm80," + std::string(tiles);
+      PlanOptions options = parse_call(call).options;
+      for (auto* tile : {&options.query_tile, &options.key_tile})
+        if (*tile && c.problem().rank < 3) (**tile)[0] = 1;
+      if (c.problem().rank == 1)
+        for (auto* tile : {&options.query_tile, &options.key_tile})
+          if (*tile) (**tile)[1] = 1;
+      Choice choice;
+      try {
+        choice = testing::plan_for(c.direction(d), options);
+      } catch (const Unsupported& e) {
+        EXPECT_NE(std::string(e.what()).find("tile"), std::string::npos) << e.what();
+        continue;
+      }
+      ++served;
+      if (options.query_tile) { EXPECT_EQ(choice.plan->query_tile(0), *options.query_tile) << text << tiles; }
+      if (options.key_tile) { EXPECT_EQ(choice.plan->key_tile(0), *options.key_tile) << text << tiles; }
+      c.answer();
+      Tensors tensors;
+      testing::Outputs outputs;
+      for (int r = 0; r < kRoles; ++r) {
+        const Role role = static_cast<Role>(r);
+        const std::vector<Index> shape = testing::shape_for(c.direction(d), role);
+        const bool output =
+            d == Direction::kForward ? role == Role::kOut || role == Role::kLse : role >= Role::kGradQuery;
+        if (shape.empty()) continue;
+        if (output) outputs[role] = testing::Memory(dtype_of(c.problem(), role), shape, {}, true);
+        tensors[role] = output ? outputs[role].view() : c.input(role).view();
+      }
+      SerialExecutor serial;
+      run(c.direction(d), choice, tensors, serial);
+      EXPECT_TRUE(c.agrees(outputs, "cuda_sm80")) << tiles;
+    }
+  }
+  EXPECT_GE(served, 20);
+}
+
+// A list whose lengths only the device knows gives the bits of the same list with known ones; offsets that are wrong
+// touch nothing outside.
+TEST(Offsets, OfTheDevice) {
+  struct List {
+    const char *known, *unknown;
+    std::vector<Index> queries, keys;
+  };
+  const List lists[] = {
+      {"att:fwd:f32:b1h2kv1d16:5,9+70,3+0,4+133,134:cbr:drop=0.3:tail=5,9:lse",
+       "att:fwd:f32:b1h2kv1d16:var=4,213,159,140,134:cbr:drop=0.3:lse",
+       {0, 5, 75, 75, 208},
+       {0, 9, 12, 16, 150}},
+      {"att:fwd:bf16:b1h4kv2d40v24:64,64+1,1+0,0+90,90:ctl:lse",
+       "att:fwd:bf16:b1h4kv2d40v24:var=4,155,155,90,90:ctl:lse",
+       {0, 64, 65, 65, 155},
+       {0, 64, 65, 65, 155}},
+      {"att:fwd:f16:b1h2kv2d8:+:tail=7,7:lse", "att:fwd:f16:b1h2kv2d8:var=0,7,7,0,0:lse", {0}, {0}},
+  };
+  for (const List& list : lists)
+    for (const bool wide : {false, true})
+      for (const bool wrong : {false, true})
+        for (const Direction d : {Direction::kForward, Direction::kBackward}) {
+          testing::Case c(list.known);
+          c.answer();
+          const testing::Outputs expected = c.run(d, "cuda_sm80");
+          Problem p = parse_problem(list.unknown);
+          p.direction = d;
+          std::vector<std::int64_t> q64(list.queries.begin(), list.queries.end()),
+              k64(list.keys.begin(), list.keys.end());
+          if (wrong)
+            for (auto* offsets : {&q64, &k64}) offsets->back() += 1000, offsets->front() -= 3;
+          const std::vector<std::int32_t> q32(q64.begin(), q64.end()), k32(k64.begin(), k64.end());
+          Tensors tensors;
+          testing::Outputs outputs;
+          for (int r = 0; r < kRoles; ++r) {
+            const Role role = static_cast<Role>(r);
+            const std::vector<Index> shape = testing::shape_for(c.direction(d), role);
+            const bool output = d == Direction::kForward ? role == Role::kOut || role == Role::kLse
+                                                         : role >= Role::kGradQuery;
+            if (shape.empty()) continue;
+            ASSERT_EQ(shape, shape_of(p, role));
+            if (output) outputs[role] = testing::Memory(dtype_of(p, role), shape, {}, true);
+            tensors[role] = output ? outputs[role].view() : c.input(role).view();
+          }
+          tensors.seed = &c.seed();
+          tensors.wide_offsets = wide;
+          tensors.query_offsets = wide ? static_cast<const void*>(q64.data()) : q32.data();
+          tensors.key_offsets = wide ? static_cast<const void*>(k64.data()) : k32.data();
+          PlanOptions options;
+          options.backend = "cuda_sm80";
+          SerialExecutor serial;
+          run(p, testing::plan_for(p, options), tensors, serial);
+          if (wrong) continue;
+          for (const auto& [role, memory] : outputs)
+            EXPECT_EQ(memory.bytes(), expected.at(role).bytes()) << list.unknown << " " << name_of(role);
+        }
+}
+
+TEST(Cut, RefusalsSayWhy) {
+  const Backend& backend = emulated_sm80_backend();
+  const auto why = [&](const char* text) {
+    return backend.refusal(parse_problem(text), {}).value_or("served");
+  };
+  EXPECT_NE(why("na:fwd:f64:b1h1kv1d8:9:k3").find("float64"), std::string::npos);
+  EXPECT_NE(why("na:fwd:f32:b1h1kv1d257:9:k3").find("256"), std::string::npos);
+  EXPECT_NE(why("na:fwd:bf16:b1h1kv1d8v300:9:k3").find("256"), std::string::npos);
+  EXPECT_EQ(why("na:fwd:f32:b1h1kv1d8:9:k3:prec=tf32"), "served");
+  EXPECT_NE(backend.plan(parse_problem("na:fwd:f32:b1h1kv1d8:9:k3:prec=tf32"), {}).note.find("TF32"),
+            std::string::npos);
+}
+
+// The planner's tiles for the problems of the benchmark: computed pairs over useful ones.
+TEST(Cut, WasteOfTheBenchmarkProblems) {
+  struct Case {
+    const char* text;
+    double most;
+  };
+  for (const Case& c : {Case{"na:fwd:bf16:b1h1kv1d128:32768:k2048", 1.06},
+                        Case{"na:fwd:bf16:b1h24kv24d128:256x256:k80x80", 1.20},
+                        Case{"na:fwd:bf16:b1h24kv24d128:30x48x80:k18x24x24", 1.45},
+                        Case{"na:fwd:bf16:b1h24kv24d128:30x48x80:k18x24x24:s16x8x8", 1.20},
+                        Case{"att:fwd:bf16:b1h8kv8d128:4096,4096", 1.0001}}) {
+    const Plan plan = emulated_sm80_backend().plan(parse_problem(c.text), {});
+    EXPECT_LE(plan.waste, c.most) << c.text;
+    EXPECT_GE(plan.waste, 1.0) << c.text;
+    RecordProperty(c.text, std::to_string(plan.waste));
+    std::printf("%s: waste %.3f\n", c.text, plan.waste);
+  }
+}
+
+}  // namespace
+}  // namespace nearfield
