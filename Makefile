@@ -26,7 +26,7 @@ export LC_ALL := C.UTF-8
 export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo example bench docs test test-full setup format lint clean
+.PHONY: help demo example bench docs test test-full cuda-check setup format lint clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\): *## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -48,6 +48,9 @@ test:  ## all tests: layers, layout, C++, Python, sanitizers, installation, the 
 
 test-full:  ## the same with long sweeps, ThreadSanitizer, every SIMD target, a browser, a clean wheel install
 	@tools/test.sh --full
+
+cuda-check:  ## what can be known of the CUDA kernels without a GPU: compiled within budget, emulated and right
+	@tools/cuda_check.sh
 
 setup:  ## only the set-up of the other targets: packages, $(VENV), nearfield installed into it
 	@tools/setup.sh system && tools/setup.sh venv && tools/setup.sh wheel

@@ -4,8 +4,9 @@
 
 C++, by the #include lines:
 
-    L0 interval.h geometry.h tensor.h status.h executor.h src/runtime  <-  L1 problem.h request.h src/problem
-    <-  L2 plan.h src/plan  <-  L3 src/reference src/cpu src/cuda (never each other)
+    L0 interval.h geometry.h tensor.h status.h executor.h stream.h src/runtime
+    <-  L1 problem.h request.h src/problem  <-  L2 plan.h src/plan
+    <-  L3 src/reference src/cpu src/cuda (never each other)
     <-  L4 attention.h c.h src/dispatch (only table.cc names backends)  <-  L5 torch.h torch/ bindings
 
     torch only in bindings/torch, torch.h and torch/, Highway only in src/cpu, CUDA only in src/cuda, asm
@@ -39,6 +40,7 @@ CPP_ROOMS = {
     "include/nearfield/tensor.h": 0,
     "include/nearfield/status.h": 0,
     "include/nearfield/executor.h": 0,
+    "include/nearfield/stream.h": 0,
     "src/runtime": 0,
     "include/nearfield/problem.h": 1,
     "include/nearfield/request.h": 1,

@@ -90,6 +90,9 @@ step "C++ tests, asan and ubsan" sanitized asan
 step "install tests" tests/install/run.sh build/release
 if have nvcc; then
   step "geometry under nvcc" tests/cuda/run.sh
+  step "CUDA kernels, compiled" python3 tests/cuda/compile_gate.py
+  [ -z "$full" ] ||
+    step "CUDA kernels, newer GPUs" python3 tests/cuda/compile_gate.py --gpus 100,120
 else
   skip "geometry under nvcc" "no nvcc"
 fi
