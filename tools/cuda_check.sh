@@ -11,7 +11,7 @@ jobs=${JOBS:-$(nproc)}
 
 emulated() {
   cmake --preset release && cmake --build --preset release -j "$jobs" --target cuda_emulated_test cuda_test &&
-    ctest --preset release -j "$jobs" -R cuda
+    ctest --preset release -j "$jobs" -R "cuda_(test|emulated)"
 }
 
 step "CUDA kernels, emulated" emulated
