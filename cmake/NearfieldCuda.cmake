@@ -16,11 +16,10 @@ endif()
 if(NEARFIELD_HAS_CUDA)
   # Machine code for 8.0 and 9.0, and PTX of 8.0, which drivers compile for everything newer. Both are made from that
   # PTX: the kernels use nothing that came later, and it is made once.
-  set(NEARFIELD_CUDA_ALSO "" CACHE STRING "GPUs that get machine code from the PTX of 8.0: 90;100;120")
-  set(NEARFIELD_CUDA_FROM_PTX "${NEARFIELD_CUDA_ALSO}")
+  set(NEARFIELD_CUDA_ALSO "" CACHE STRING "More GPUs that get machine code: 100;120")
   if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
     set(CMAKE_CUDA_ARCHITECTURES 80)
-    list(APPEND NEARFIELD_CUDA_FROM_PTX 90)
+    list(PREPEND NEARFIELD_CUDA_ALSO 90)
   endif()
   enable_language(CUDA)
   if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake 3.25 does not know that nvcc 13 has C++20
