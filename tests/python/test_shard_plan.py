@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exchange plans against the dense mask, key by key, without processes."""
 
+import copy
 import itertools
 import math
+import pickle
 import random
 
 import pytest
@@ -12,6 +14,7 @@ from oracle import dense_mask, grid_mask
 
 from nearfield import _core
 from nearfield.distributed import ShardPlan
+from nearfield.distributed import _boxes as boxes
 from nearfield.distributed._sequence import Sequence, parts_of, ring_of
 
 
@@ -52,15 +55,15 @@ def check(plan, layout, window, stride, dilation, causal):
         # What it needs is the box around the keys that its queries see, and it fetches what is not its own.
         if needed:
             assert plan.needed(rank) == hull(needed, layout), name
-        fetched = [tokens(box, layout) for _, boxes in share.fetch for box in boxes]
+        fetched = [tokens(box, layout) for _, message in share.fetch for box in message]
         assert sum(map(len, fetched)) == len(set().union(*fetched)), name
         box = tokens(plan.needed(rank), layout) if needed else set()
         assert set().union(*fetched) == box - held[rank], name
-        for peer, boxes in share.fetch:
-            assert peer != rank and tokens(boxes[0], layout) <= held[peer], name
-            assert dict(plan.share(peer).send)[rank] == boxes, name
-        for peer, boxes in share.send:
-            assert dict(plan.share(peer).fetch)[rank] == boxes, name
+        for peer, message in share.fetch:
+            assert peer != rank and tokens(message[0], layout) <= held[peer], name
+            assert dict(plan.share(peer).send)[rank] == message, name
+        for peer, message in share.send:
+            assert dict(plan.share(peer).fetch)[rank] == message, name
         assert [p for p, _ in share.fetch] == sorted(plan.fetch(rank)), name
         # Its tasks compute each query once, against a box that holds all that it sees and that is there.
         done = [tokens(task.queries, layout) for task in (*share.local, *share.remote)]
@@ -206,11 +209,96 @@ def test_printed_and_drawn():
         (TypeError, 8, 3, {"mesh_shape": (2,), "shard_dims": (0,)}),
         (TypeError, (8,), 3, {"mesh_shape": (2.0,), "shard_dims": (0,)}),
         (TypeError, (8,), 3, {"mesh_shape": (2,), "shard_dims": "0"}),
+        (ValueError, (8,), 3, {"mesh_shape": (), "shard_dims": ()}),
+        (TypeError, (8,), 3, {"mesh_shape": (2,), "shard_dims": (0,), "sizes": 3}),
+        (TypeError, (8,), 3, {"mesh_shape": (2,), "shard_dims": (0,), "sizes": (3, 5)}),
+        (TypeError, (8,), 3, {"mesh_shape": (2,), "shard_dims": (0,), "sizes": "35"}),
+        (ValueError, (8,), 0, {"mesh_shape": (2,), "shard_dims": (0,)}),
+        (ValueError, (8,), -3, {"mesh_shape": (2,), "shard_dims": (0,)}),
+        (ValueError, (8,), 3, {"mesh_shape": (2,), "shard_dims": (0,), "stride": 4}),
+        (ValueError, (8,), 3, {"mesh_shape": (2,), "shard_dims": (0,), "dilation": 3}),
+        (ValueError, (-8,), 3, {"mesh_shape": (2,), "shard_dims": (0,)}),
+        (ValueError, (2**70,), 3, {"mesh_shape": (2,), "shard_dims": (0,)}),
     ],
 )
 def test_errors(error, layout, window, more):
-    with pytest.raises(error, match=r"^\[.*got .*expected"):
+    with pytest.raises(error, match=r"^\[ShardPlan\] got .*expected"):
         ShardPlan(layout, window, **more)
+
+
+def test_a_window_that_does_not_fit_names_its_axis():
+    with pytest.raises(ValueError, match=r"^\[ShardPlan\] got kernel_size 9 .* on axis 1"):
+        ShardPlan((8, 8), (3, 9), mesh_shape=(2,), shard_dims=0)
+
+
+_OF_A_RANK = {
+    "coordinate": {},
+    "slab": {},
+    "needed": {},
+    "inner": {},
+    "share": {},
+    "fetch": {},
+    "send": {},
+    "draw": {},
+    "bytes_received": {"kv_heads": 1, "head_dim": 1},
+    "bytes_sent": {"kv_heads": 1, "head_dim": 1},
+}
+
+
+@pytest.mark.parametrize("method", _OF_A_RANK)
+def test_only_ranks_are_asked_for(method):
+    plan = ShardPlan((6, 8), 3, mesh_shape=(2, 2), shard_dims=(0, 1))
+    ask, more = getattr(plan, method), _OF_A_RANK[method]
+    for rank in (9, 4, -1):
+        with pytest.raises(ValueError, match=rf"^\[ShardPlan\] got rank {rank}, expected 0 to 3$"):
+            ask(rank, **more)
+    for rank, kind in (("a", "str"), (1.0, "float"), (True, "bool"), (None, "NoneType"), ([1], "list")):
+        with pytest.raises(TypeError, match=rf"^\[ShardPlan\] got rank of type {kind}, expected int$"):
+            ask(rank, **more)
+    ask(3, **more)
+
+
+def test_only_places_of_the_mesh_have_ranks():
+    plan = ShardPlan((6, 8), 3, mesh_shape=(2, 2), shard_dims=(0, 1))
+    assert [plan.rank_at(plan.coordinate(r)) for r in range(4)] == [0, 1, 2, 3]
+    for place in ((0, 2), (-1, 0), (0,), (0, 0, 0)):
+        with pytest.raises(ValueError, match=r"^\[ShardPlan\] got coordinate .*expected a place in a mesh"):
+            plan.rank_at(place)
+    for place in (0, (0.0, 1), "01"):
+        with pytest.raises(TypeError, match=r"^\[ShardPlan\] got coordinate .*expected"):
+            plan.rank_at(place)
+
+
+def test_plans_are_values():
+    """Equal, and of one hash, where their arguments mean the same; copied and pickled as such."""
+
+    def plan(window=3, mesh=(2, 1), dims=(0, 1), sizes=None, causal=False):
+        return ShardPlan((6, 8), window, is_causal=causal, mesh_shape=mesh, shard_dims=dims, sizes=sizes)
+
+    one = plan()
+    one.share(1)  # what was computed on the way makes no difference
+    for other in (plan([3, 3]), plan(sizes=[(3, 3), (8,)]), plan(causal=(False, False))):
+        assert one == other and hash(one) == hash(other) and repr(one) == repr(other)
+    for other in (
+        plan(5),
+        plan(mesh=(1, 2)),
+        plan(dims=(1, 0)),
+        plan(sizes=[(2, 4), (8,)]),
+        plan(causal=True),
+    ):
+        assert one != other
+    assert one != "plan" and one != one._given()
+    for made in (copy.copy(one), copy.deepcopy(one), pickle.loads(pickle.dumps(one))):
+        assert made == one and made is not one and hash(made) == hash(one) and str(made) == str(one)
+        assert [made.share(r) for r in range(2)] == [one.share(r) for r in range(2)]
+    assert {one: 1}[plan()] == 1
+
+
+def test_intervals_that_only_touch_have_nothing_in_common():
+    assert boxes.overlap((0, 4), (2, 9)) == boxes.overlap((2, 9), (0, 4)) == (2, 4)
+    assert boxes.overlap((0, 4), (4, 9)) is None and boxes.overlap((0, 0), (0, 9)) is None
+    assert boxes.intersection(((0, 4), (0, 4)), ((2, 9), (1, 3))) == ((2, 4), (1, 3))
+    assert boxes.intersection(((0, 4), (0, 4)), ((2, 9), (4, 5))) is None
 
 
 # ---- sequences
@@ -219,6 +307,12 @@ def test_errors(error, layout, window, more):
 def zigzag(tokens, ranks):
     parts = parts_of("", "query", "zigzag", [sum(map(len, p)) for p in _slabs(tokens, ranks)], 1)
     return Sequence.of(parts, parts, 1)
+
+
+def visible_pairs(sequence, rank):
+    """Of a rank's queries with all keys, as the core counts them."""
+    held = [(a, b) for ((a, b),) in sequence.queries[rank] if a < b]
+    return sum(int(_core.problem(f"{sequence.problem}:q={a}-{b}")["pairs"]) for a, b in held)
 
 
 def _slabs(tokens, ranks):
@@ -233,7 +327,7 @@ def test_causal_work_is_balanced_in_a_zigzag(ranks):
     """Within 10 % of the mean from 20 tokens per rank on, and all pairs are somebody's."""
     for tokens in (*range(20 * ranks, 20 * ranks + 2 * ranks + 1), 1000):
         sequence = zigzag(tokens, ranks)
-        work = [sequence.work(rank) for rank in range(ranks)]
+        work = [visible_pairs(sequence, rank) for rank in range(ranks)]
         assert sum(work) == tokens * (tokens + 1) // 2
         assert max(work) <= 1.1 * sum(work) / ranks, (tokens, work)
     held = [sorted(t for ((a, b),) in part for t in range(a, b)) for part in zigzag(1000, ranks).queries]

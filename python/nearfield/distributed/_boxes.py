@@ -18,10 +18,16 @@ def volume(box: Box) -> int:
     return math.prod(extents(box))
 
 
+def overlap(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int] | None:
+    """What two intervals have in common; None if that is nothing."""
+    begin, end = max(a[0], b[0]), min(a[1], b[1])
+    return (begin, end) if begin < end else None
+
+
 def intersection(a: Box, b: Box) -> Box | None:
     """The tokens that are in both; None if there are none."""
-    both = tuple((max(x[0], y[0]), min(x[1], y[1])) for x, y in zip(a, b, strict=True))
-    return both if all(begin < end for begin, end in both) else None
+    both = tuple(overlap(*pair) for pair in zip(a, b, strict=True))
+    return None if None in both else both
 
 
 def contains(outer: Box, inner: Box) -> bool:

@@ -100,11 +100,6 @@ class Sequence(NamedTuple):
                     found.append(Task(q, common))
         return tuple(found)
 
-    def work(self, rank: int) -> int:
-        """Visible pairs of a rank's queries."""
-        name, rest = self.problem, [q for q in self.queries[rank] if boxes.volume(q)]
-        return sum(int(_core.problem(f"{name}:q={boxes.text(q)}")["pairs"]) for q in rest)
-
 
 class Ring(NamedTuple):
     """One rank's turn in a ring: at step s it has the keys of rank - s, and passes them on to rank + 1.

@@ -13,7 +13,6 @@ intersection of two boxes. Nothing here communicates, or needs tensors.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 
@@ -21,13 +20,15 @@ from .. import _arguments as arguments
 from .. import _core
 from .._shard_call import Box, problem_of_axis
 from . import _boxes as boxes
+from ._checks import check_iterable, check_rank, check_shard_dims, check_window, whole_numbers
+from ._picture import picture
 from ._share import Share, Task, tokens
 
 _OP = "ShardPlan"
 
 
 class ShardPlan:
-    """The exchange of one sharded call; a pure function of its arguments.
+    """The exchange of one sharded call; a pure function of its arguments, and equal where they are.
 
     Args:
         layout: extents of the whole token layout, 1 to 3 axes.
@@ -38,7 +39,7 @@ class ShardPlan:
             Default: as `torch.tensor_split` cuts.
 
     Raises:
-        ValueError, TypeError: `[ShardPlan] got X, expected Y; hint`, or the core's message on the window.
+        ValueError, TypeError: `[ShardPlan] got X, expected Y; hint`, also of methods whose rank is no rank.
     """
 
     def __init__(
@@ -55,38 +56,51 @@ class ShardPlan:
     ):
         self.layout = whole_numbers(_OP, "layout", layout)
         rank = len(self.layout)
-        if not 1 <= rank <= 3:
-            raise ValueError(f"[{_OP}] got layout {self.layout}, expected 1, 2 or 3 axes")
+        if not 1 <= rank <= 3 or not all(0 <= n < 2**31 for n in self.layout):
+            raise ValueError(f"[{_OP}] got layout {self.layout}, expected 1 to 3 extents of 0 to {2**31 - 1}")
         self.kernel_size, self.stride, self.dilation = (
             tuple(map(int, arguments.per_axis(_OP, name, value, rank, int)))
             for name, value in (("kernel_size", kernel_size), ("stride", stride), ("dilation", dilation))
         )
         self.is_causal = arguments.per_axis(_OP, "is_causal", is_causal, rank, bool)
+        window = self.kernel_size, self.stride, self.dilation, self.is_causal
+        check_window(_OP, self.layout, *window)
         self.mesh_shape = whole_numbers(_OP, "mesh_shape", mesh_shape)
-        self.shard_dims = check_shard_dims(_OP, shard_dims, len(self.mesh_shape), rank)
-        if min(self.mesh_shape) < 1:
-            raise ValueError(f"[{_OP}] got mesh_shape {self.mesh_shape}, expected at least one rank")
-        self.sizes = self._check_sizes(sizes)
-        self._problems = tuple(
-            problem_of_axis(*axis)
-            for axis in zip(
-                self.layout, self.kernel_size, self.stride, self.dilation, self.is_causal, strict=True
+        if not self.mesh_shape or min(self.mesh_shape) < 1:
+            raise ValueError(
+                f"[{_OP}] got mesh_shape {self.mesh_shape}, expected one dimension or more, each of at least "
+                "one rank"
             )
-        )
-        for problem in self._problems:
-            _core.problem(problem)
+        self.shard_dims = check_shard_dims(_OP, shard_dims, len(self.mesh_shape), rank)
+        self.sizes = self._check_sizes(sizes)
+        self._problems = tuple(problem_of_axis(*axis) for axis in zip(self.layout, *window, strict=True))
         # Per mesh dimension and coordinate: the slab, and the keys that its queries see.
         self._slabs = tuple(boxes.intervals(sizes) for sizes in self.sizes)
         self._needed = tuple(
             tuple(self._needed_keys(axis, slab) for slab in slabs)
             for axis, slabs in zip(self.shard_dims, self._slabs, strict=True)
         )
-        self.share = functools.lru_cache(None)(self._share)  # of one rank
+        self._shares: dict[int, Share] = {}  # as they are asked for
+
+    def _given(self):
+        """What it is made of: it is compared, and pickled, by that."""
+        window = self.kernel_size, self.stride, self.dilation, self.is_causal
+        return (self.layout, *window, self.mesh_shape, self.shard_dims, self.sizes)
+
+    def __eq__(self, other) -> bool:
+        return self._given() == other._given() if isinstance(other, ShardPlan) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._given())
+
+    def __reduce__(self):
+        return _made, self._given()
 
     def _check_sizes(self, sizes):
         if sizes is None:
             pairs = zip(self.shard_dims, self.mesh_shape, strict=True)
             return tuple(boxes.cut(self.layout[axis], n) for axis, n in pairs)
+        check_iterable(_OP, "sizes", sizes, "a tuple of ints for each dimension of the mesh")
         sizes = tuple(whole_numbers(_OP, "sizes", part) for part in sizes)
         if tuple(map(len, sizes)) != self.mesh_shape:
             raise ValueError(
@@ -109,11 +123,19 @@ class ShardPlan:
 
     def coordinate(self, rank: int) -> tuple[int, ...]:
         """The place of a rank in the mesh."""
+        check_rank(_OP, rank, self.ranks)
         return boxes.coordinate(self.mesh_shape, rank)
 
     def rank_at(self, coordinate) -> int:
+        """The rank at a place of the mesh."""
+        place = whole_numbers(_OP, "coordinate", coordinate)
+        inside = len(place) == len(self.mesh_shape)
+        if not inside or not all(0 <= c < n for n, c in zip(self.mesh_shape, place, strict=True)):
+            raise ValueError(
+                f"[{_OP}] got coordinate {place}, expected a place in a mesh of {self.mesh_shape}"
+            )
         rank = 0
-        for n, c in zip(self.mesh_shape, coordinate, strict=True):
+        for n, c in zip(self.mesh_shape, place, strict=True):
             rank = rank * n + c
         return rank
 
@@ -149,6 +171,13 @@ class ShardPlan:
             inner[axis] = _core.inner_queries(problem, [run], [run])[0] if run[0] < run[1] else run
         return tuple(inner)
 
+    def share(self, rank: int) -> Share:
+        """What a rank holds, fetches, sends and computes."""
+        check_rank(_OP, rank, self.ranks)
+        if rank not in self._shares:
+            self._shares[rank] = self._share(rank)
+        return self._shares[rank]
+
     def _share(self, rank: int) -> Share:
         slab, inner = self.slab(rank), self.inner(rank)
         local, remote = [], []
@@ -183,9 +212,9 @@ class ShardPlan:
         """(peer, (box,)) for all peers: the intersection of mine[dim] and theirs[dim], axis by axis."""
         meeting = [
             [
-                (c, (max(a[0], b[0]), min(a[1], b[1])))
-                for c, (a, b) in enumerate(zip(*pair, strict=True))
-                if max(a[0], b[0]) < min(a[1], b[1])
+                (c, common)
+                for c, intervals in enumerate(zip(*pair, strict=True))
+                if (common := boxes.overlap(*intervals)) is not None
             ]
             for pair in zip(mine, theirs, strict=True)
         ]
@@ -241,58 +270,9 @@ class ShardPlan:
         """The tokens as one rank sees them, as text: # queries whose windows are its own keys, + its other
         queries, the last digit of a peer for keys that it fetches, . for all else. The last axis goes to the
         right, the one before it down; a third is a list of pictures."""
-        marks = {}
-        share = self.share(rank)
-        for task in (*share.remote, *share.local):
-            for token in _tokens(task.queries):
-                marks[token] = "#" if task in share.local else "+"
-        for peer, message in share.fetch:
-            for token in _tokens(message[0]):
-                marks[token] = str(peer % 10)
-        *planes, rows, columns = (1,) * (2 - len(self.layout)) + self.layout
-        lead = len(self.layout) - 2
-        pictures = []
-        for plane in itertools.product(*map(range, planes)):
-            lines = []
-            for row in range(rows):
-                before = (*plane, row) if lead >= 0 else ()
-                lines.append("".join(marks.get((*before, column), ".") for column in range(columns)))
-            pictures.append("\n".join(lines))
-        return "\n\n".join(pictures)
+        return picture(self.layout, self.share(rank))
 
 
-def _tokens(box: Box):
-    return itertools.product(*(range(*interval) for interval in box))
-
-
-def whole_numbers(op: str, name: str, values) -> tuple[int, ...]:
-    if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
-        raise TypeError(f"[{op}] got {name} of type {arguments.type_name(values)}, expected a tuple of ints")
-    values = tuple(values)
-    for n in values:
-        if not arguments.is_int(n):
-            raise TypeError(f"[{op}] got {name} with an entry of type {arguments.type_name(n)}, expected int")
-    return tuple(map(int, values))
-
-
-def check_shard_dims(op: str, shard_dims, dims: int, rank: int) -> tuple[int, ...]:
-    """One axis of the layout for each of the mesh's dimensions."""
-    if arguments.is_int(shard_dims):
-        shard_dims = (shard_dims,)
-    shard_dims = whole_numbers(op, "shard_dims", shard_dims)
-    if len(shard_dims) != dims:
-        raise ValueError(
-            f"[{op}] got shard_dims {shard_dims} for a mesh of {dims} dimensions, expected one axis for each"
-        )
-    for axis in shard_dims:
-        if not 0 <= axis < rank:
-            raise ValueError(
-                f"[{op}] got shard_dims {shard_dims}, expected axes 0 to {rank - 1} of the layout; "
-                "the batch is no axis"
-            )
-    if len(set(shard_dims)) != dims:
-        raise ValueError(
-            f"[{op}] got shard_dims {shard_dims}, expected different axes; flatten the dimensions of "
-            "the mesh that cut one axis"
-        )
-    return shard_dims
+def _made(*given) -> ShardPlan:
+    *call, mesh_shape, shard_dims, sizes = given
+    return ShardPlan(*call, mesh_shape=mesh_shape, shard_dims=shard_dims, sizes=sizes)
