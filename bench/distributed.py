@@ -2,14 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sharded neighborhoods on this machine: time at 1 and 2 ranks, bytes and memory at 1, 2, 4, and the model.
 
-    python bench/distributed.py [--out bench/results/NAME.md]
+Bytes are those that were handed to torch.distributed, without the agreement on a call, of the rank that sends
+most; the halo is `ShardPlan`'s. Exposed: the time in which a rank handed messages over or waited for them,
+agreement included. Memory: the peak of resident memory in a forward and a backward pass above what was there
+before, which includes inputs and the output's gradient: so results, halos, gradients and the kernels'
+scratch. Times are medians of calls; with more ranks than cores only bytes and memory mean anything. Two cores
+at work share caches and memory, so the model (scaling.py) starts from the whole problem on one core while the
+other one computes it, too.
 
-Bytes are those that were handed to torch.distributed, per forward and backward pass, without the 4 KiB per
-pair of ranks by which calls are agreed on; the halo is `ShardPlan`'s. Exposed: the time in which a rank
-handed messages over or waited for them, agreement included. Memory: the peak of forward and backward above
-what the inputs take. Times are medians of calls; with more ranks than cores only bytes and memory mean
-anything. Two cores at work share caches and memory, so the model (scaling.py) starts from the whole problem
-on one core while the other one computes it, too (the columns "whole").
+context_parallel.py runs this file.
 """
 
 import functools
@@ -27,21 +28,27 @@ import sharded
 from scaling import Problem, predict
 
 PROBLEMS = [
-    Problem("2-D, 128x128, window 13x13", (128, 128), (13, 13), 4, 64),
-    Problem("2-D, 96x96, window 25x25", (96, 96), (25, 25), 4, 64),
-    Problem("3-D, 16x32x32, window 5x9x9", (16, 32, 32), (5, 9, 9), 4, 64),
+    Problem("128×128, window 13×13", (128, 128), (13, 13), 4, 64),
+    Problem("96×96, window 25×25", (96, 96), (25, 25), 4, 64),
+    Problem("16×32×32, window 5×9×9", (16, 32, 32), (5, 9, 9), 4, 64),
+    Problem("160×160, window 9×9", (160, 160), (9, 9), 4, 64),
 ]
-CALLS = 5
+UNSEEN = ("160×160, window 9×9",)  # the model was made with the others in view
+QUICK = [
+    Problem("24×24, window 5×5", (24, 24), (5, 5), 4, 64),
+    Problem("4×12×12, window 3×5×5", (4, 12, 12), (3, 5, 5), 4, 64),
+]
+CALLS, REPETITIONS = 7, 5
 
 
-def one_rank(rank, size, timed):
+def one_rank(rank, size, timed, problems, calls):
     """(a row for each problem, the machine if it was measured)."""
     mesh = dist.init_device_mesh("cpu", (size,))
-    rows = [one_problem(rank, size, timed, problem, mesh) for problem in PROBLEMS]
+    rows = [one_problem(rank, size, timed, problem, mesh, calls) for problem in problems]
     return rows, sharded.measured_machine() if size == 2 and timed else None
 
 
-def one_problem(rank, size, timed, problem, mesh):
+def one_problem(rank, size, timed, problem, mesh, calls):
     plan = problem.plan((size,), (0,))
     local = [e - b for b, e in plan.slab(rank)]
     *inputs, grad = (torch.randn(1, *local, problem.heads, problem.dim) for _ in range(4))
@@ -50,62 +57,99 @@ def one_problem(rank, size, timed, problem, mesh):
     passes = sharded.Passes(call, inputs, grad, problem.window)
     each = {"kv_heads": problem.heads, "head_dim": problem.dim}
     row = {"halo": plan.bytes_sent(rank, **each), "home": plan.bytes_received(rank, **each)}
-    row["forward"], row["backward"] = passes.times(CALLS if timed else 1)
+    row["forward"], row["backward"] = passes.times(calls if timed else 1)
     row["slab"] = 4 * grad.numel() * grad.element_size()
     if not timed:
-        row["memory"] = passes.memory()
+        row["memory"] = passes.memory(min(calls, REPETITIONS))
     elif size == 2:
         passes.outputs.clear()
         *inputs, grad = (torch.randn(1, *problem.layout, problem.heads, problem.dim) for _ in range(4))
         inputs = [x.requires_grad_() for x in inputs]
         function = (nf.na1d, nf.na2d, nf.na3d)[len(problem.layout) - 1]
-        whole = sharded.Passes(function, inputs, grad, problem.window).times(CALLS)
+        whole = sharded.Passes(function, inputs, grad, problem.window).times(calls)
         row["whole"] = [seconds for seconds, *_ in whole]
     return row
 
 
-def table(times, memory) -> str:
-    """Markdown."""
-    machine = times[2][0][1]
+def measured(problems, times, memory) -> str:
+    """Markdown: bytes, times, memory."""
     lines = [
-        "| problem | ranks | bytes sent per rank, forward / backward | halo / its gradient | "
-        "forward (exposed) | backward (exposed) | whole, forward / backward | model, forward / backward | "
-        "peak memory per rank | slabs of q, k, v, out |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| problem | ranks | sent per rank, forward + backward | forward (exposed) | backward (exposed) | "
+        "peak memory per rank | q, k, v, out of a rank |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for i, problem in enumerate(PROBLEMS):
+    for i, problem in enumerate(problems):
         for size, ranks in memory.items():
             rows = [found[i] for found, _ in ranks]
-            same = all(r["forward"][2] == r["halo"] and r["backward"][2] == r["home"] for r in rows)
-            worst = max(rows, key=lambda r: r["halo"])
-            numbers = (worst["forward"][2], worst["backward"][2], worst["halo"], worst["home"])
-            sent, back, halo, home = (f"{x / 1e6:.3f}" for x in numbers)
-            timed, shown = [found[i] for found, _ in times.get(size, ())], ["", ""]
-            if timed:
-                shown = [sharded.shown(r[way] for r in timed) for way in ("forward", "backward")]
-            whole = model = ""
-            if size == 2:
-                alone = [max(r["whole"][n] for r in timed) for n in (0, 1)]
-                whole = " / ".join(f"{1e3 * x:.1f}" for x in alone) + " ms"
-                passes = predict(problem, (2,), (0,), alone[0], machine, itemsize=4, alone_backward=alone[1])
-                model = f"{1e3 * passes.forward:.1f} / {1e3 * passes.backward:.1f} ms"
+            timed = [found[i] for found, _ in times.get(size, ())]
+            shown = [sharded.shown(r[way] for r in timed) if timed else "" for way in ("forward", "backward")]
+            kept = sharded.memory_text([r["memory"] for r in rows])
+            slab = max(r["slab"] for r in rows) / 1e6
             lines.append(
-                f"| {problem.name} | {size} | {sent} / {back} MB | {halo} / {home} MB, "
-                f"{'equal' if same else 'DIFFERENT'} on every rank | {shown[0]} | {shown[1]} | {whole} | "
-                f"{model} | {max(r['memory'] for r in rows) / 1e6:.0f} MB | "
-                f"{max(r['slab'] for r in rows) / 1e6:.0f} MB |"
+                f"| {problem.name} | {size} | {sent(rows)} | {shown[0]} | {shown[1]} | {kept} MB | "
+                f"{slab:.0f} MB |"
             )
-    return "\n".join(lines) + sharded.footer(machine)
+    peaks = [r["memory"] for ranks in memory.values() for found, _ in ranks for r in found]
+    return "\n".join(lines) + f"\n\n{gains(times)} {sharded.repeated(peaks)}"
 
 
-def main():
-    args = sharded.options(__doc__)
-    times, memory = sharded.times_and_memory((1, 2, 4), one_rank, args.times)
-    if memory is None:
-        return
-    title = sharded.heading("Sharded neighborhoods on one machine", "bench/distributed.py")
-    sharded.write(title + table(times, memory), args.out)
+def sent(rows) -> str:
+    """Bytes of the rank that sends most, beside the plan's halo."""
+    most = [max(r[way][2] for r in rows) / 1e6 for way in ("forward", "backward")]
+    if not any(most):
+        return "0"
+    same = all(r["forward"][2] == r["halo"] and r["backward"][2] == r["home"] for r in rows)
+    return f"{most[0]:.2f} + {most[1]:.2f} MB, {'the halo' if same else 'NOT THE HALO'}"
 
 
-if __name__ == "__main__":
-    main()
+def gains(times) -> str:
+    """What two ranks gain, in words."""
+    words = []
+    for way in ("forward", "backward"):
+        one, two = (
+            [sharded.slowest(r[way] for r in rows) for rows in zip(*(f for f, _ in times[n]), strict=True)]
+            for n in (1, 2)
+        )
+        ratios = [a[0] / b[0] for a, b in zip(one, two, strict=True)]
+        exposed = [1e3 * b[1] for b in two]
+        words.append(
+            f"{min(ratios):.1f} to {max(ratios):.1f} times as fast {way} with {min(exposed):.1f} to "
+            f"{max(exposed):.1f} ms exposed"
+        )
+    return f"Two ranks are {', '.join(words)}."
+
+
+def predicted(problems, times) -> str:
+    """Markdown: the model beside what was measured."""
+    machine = times[2][0][1]
+    lines = [
+        "| problem, 2 ranks | whole on one core of two at work, forward / backward | forward: measured | "
+        "model | backward: measured | model |",
+        "|---|---|---|---|---|---|",
+    ]
+    errors = {False: [], True: []}
+    for i, problem in enumerate(problems):
+        rows = [found[i] for found, _ in times[2]]
+        alone = [max(r["whole"][n] for r in rows) for n in (0, 1)]
+        passes = predict(problem, (2,), (0,), alone[0], machine, itemsize=4, alone_backward=alone[1])
+        took = [sharded.slowest(r[way] for r in rows)[0] for way in ("forward", "backward")]
+        unseen = problem.name in UNSEEN
+        errors[unseen] += [m / t - 1 for m, t in zip((passes.forward, passes.backward), took, strict=True)]
+        whole = " / ".join(f"{1e3 * x:.1f}" for x in alone)
+        lines.append(
+            f"| {problem.name}{' (not used)' if unseen else ''} | {whole} ms | {1e3 * took[0]:.1f} ms | "
+            f"{1e3 * passes.forward:.1f} ms | {1e3 * took[1]:.1f} ms | {1e3 * passes.backward:.1f} ms |"
+        )
+    words = f"The model is off by {sharded.per_cent(errors[False])} where it was fitted"
+    if errors[True]:
+        words += f", and by {sharded.per_cent(errors[True])} on the problem that was not used"
+    return "\n".join(lines) + f"\n\n{words}. {sharded.link_text(machine)}"
+
+
+def sections(quick: bool) -> list[sharded.Section]:
+    problems, calls = (QUICK, 2) if quick else (PROBLEMS, CALLS)
+    times, memory = sharded.times_and_memory((1, 2, 4), one_rank, problems, calls)
+    return [
+        sharded.Section("Neighborhoods", measured(problems, times, memory)),
+        sharded.Section("Neighborhoods, the model", predicted(problems, times)),
+    ]

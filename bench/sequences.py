@@ -2,14 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sharded dense attention on this machine: time at 1 and 2 ranks, bytes and memory at 1, 2, 4, and a model.
 
-    python bench/sequences.py [--out bench/results/NAME.md]
+Causal attention over one sequence, in a ring or gathered, in slabs or in a zigzag; times, exposed times and
+memory are those of distributed.py. Due are the bytes that must travel by the masks: in a ring the own keys
+and those that are passed on, and in the backward pass also their gradients; the keys of others that a rank's
+queries see if they are gathered. The model: every rank's visible pairs at the rate of the whole problem on
+one core beside another one, a ring's steps one after the other, what travels (with gloo the ranks' own cores
+carry it) and the agreement; of all ranks the slowest.
 
-Causal attention over one sequence, in a ring or gathered, in slabs or in a zigzag. Columns are those of
-distributed.py. "Due" are the bytes that must travel by the masks: in a ring the own keys and those that are
-passed on, and in the backward pass also their gradients; the keys of others that a rank's queries see if they
-are gathered. The model: every rank's visible pairs at the rate of the whole problem on one core beside
-another one, a ring's steps one after the other, what travels (with gloo the ranks' own cores carry it) and
-the agreement; of all ranks the slowest.
+context_parallel.py runs this file.
 """
 
 import functools
@@ -27,41 +27,41 @@ from nearfield.distributed._sequence import Sequence, parts_of, ring_of
 sys.path.insert(0, str(Path(__file__).parent))
 import sharded
 
-TOKENS, HEADS, DIM = 4096, 4, 64
+TOKENS, QUICK_TOKENS, HEADS, DIM = 4096, 256, 4, 64
 CASES = [(method, pattern) for method in ("ring", "gather") for pattern in ("contiguous", "zigzag")]
-CALLS = 3
+CALLS, REPETITIONS = 5, 5
 _CAUSAL = (True, nf.CausalType.TopLeft)
 
 
-def held_by(rank, size, pattern):
+def held_by(rank, size, pattern, tokens):
     """(the tokens of a rank, the Sequence of all)."""
     if pattern == "zigzag":
-        lengths = [sum(e - b for b, e in boxes.zigzag(TOKENS, size, r)) for r in range(size)]
+        lengths = [sum(e - b for b, e in boxes.zigzag(tokens, size, r)) for r in range(size)]
     else:
-        lengths = boxes.cut(TOKENS, size)
+        lengths = boxes.cut(tokens, size)
     parts = parts_of("bench", "query", pattern, lengths, 1)
     return lengths[rank], Sequence.of(parts, parts, 1)
 
 
-def one_rank(rank, size, timed):
-    """(a row for each case, the machine if it was measured)."""
+def one_rank(rank, size, timed, tokens, calls):
+    """(a row for each case, and with times at two ranks the whole's; the machine, if it was measured)."""
     rows = []
     for method, pattern in CASES:
-        local, sequence = held_by(rank, size, pattern)
+        local, sequence = held_by(rank, size, pattern, tokens)
         *inputs, grad = (torch.randn(1, local, HEADS, DIM) for _ in range(4))
         inputs = [x.requires_grad_() for x in inputs]
         call = functools.partial(nd.attention, group=dist.group.WORLD, pattern=pattern, method=method)
         passes = sharded.Passes(call, inputs, grad, *_CAUSAL)
         row = {"due": due(sequence, rank, method), "slab": 4 * grad.numel() * 4}
-        row["forward"], row["backward"] = passes.times(CALLS if timed else 1)
+        row["forward"], row["backward"] = passes.times(calls if timed else 1)
         if not timed:
-            row["memory"] = passes.memory()
+            row["memory"] = passes.memory(min(calls, REPETITIONS))
         rows.append(row)
     machine = sharded.measured_machine() if size == 2 and timed else None
     if machine:
-        *inputs, grad = (torch.randn(1, TOKENS, HEADS, DIM) for _ in range(4))
+        *inputs, grad = (torch.randn(1, tokens, HEADS, DIM) for _ in range(4))
         inputs = [x.requires_grad_() for x in inputs]
-        whole = sharded.Passes(nf.attention, inputs, grad, *_CAUSAL).times(2)
+        whole = sharded.Passes(nf.attention, inputs, grad, *_CAUSAL).times(calls)
         rows.append([seconds for seconds, *_ in whole])
     return rows, machine
 
@@ -94,11 +94,11 @@ def pairs(task) -> int:
     return sum(min(max(q + 1 - begin, 0), end - begin) for q in range(first, last))
 
 
-def model(method, pattern, size, alone, machine, way):
+def model(method, pattern, size, tokens, alone, machine, way):
     """Seconds of a pass (way 0: forward, 1: backward) of the slowest rank."""
-    found, whole = [], TOKENS * (TOKENS + 1) // 2
+    found, whole = [], tokens * (tokens + 1) // 2
     for rank in range(size):
-        _, sequence = held_by(rank, size, pattern)
+        _, sequence = held_by(rank, size, pattern, tokens)
         sent = due(sequence, rank, method)[way]
         if method == "ring":
             work = [sum(map(pairs, tasks)) for tasks in ring_of(sequence, rank).tasks]
@@ -109,52 +109,71 @@ def model(method, pattern, size, alone, machine, way):
     # A step ends for nobody before its keys have arrived, and the busiest computes for its full time.
     link, steps = machine.link, zip(*(work for work, _ in found), strict=True)
     travel = max(sent for _, sent in found) / link.rate
-    return alone * sum(map(max, steps)) / whole + travel + 2 * link.latency
+    return alone * sum(map(max, steps)) / whole + travel + link.latency + machine.agreement(size)
 
 
-def table(times, memory) -> str:
-    """Markdown."""
+def sent(rows, way) -> str:
+    """Bytes of the rank that sends most; way 0: forward, 1: backward."""
+    amounts = [r[("forward", "backward")[way]][2] for r in rows]
+    same = amounts == [r["due"][way] for r in rows]
+    return f"{max(amounts) / 1e6:.2f}" + ("" if same else " NOT DUE")
+
+
+def timed(tokens, times) -> str:
+    """Markdown: two ranks beside the model."""
     machine = times[2][0][1]
     alone = [max(found[-1][way] for found, _ in times[2]) for way in (0, 1)]
     lines = [
-        "| method, pattern | ranks | bytes sent per rank, forward / backward | due | forward (exposed) | "
-        "backward (exposed) | model, forward / backward | peak memory per rank | slabs of q, k, v, out |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| method, pattern, 2 ranks | sent by the rank that sends most, forward / backward | "
+        "forward (exposed) | model | backward (exposed) | model |",
+        "|---|---|---|---|---|---|",
     ]
     for i, (method, pattern) in enumerate(CASES):
-        for size, ranks in memory.items():
-            rows = [found[i] for found, _ in ranks]
-            sent = [[r["forward"][2], r["backward"][2]] for r in rows]
-            same = all(s == r["due"] for s, r in zip(sent, rows, strict=True))
-            most = [f"{max(column) / 1e6:.2f}" for column in zip(*sent, strict=True)]
-            shown, predicted = ["", ""], ""
-            if size in times:
-                timed = [found[i] for found, _ in times[size]]
-                shown = [sharded.shown(r[way] for r in timed) for way in ("forward", "backward")]
-            if size == 2:
-                both = [model(method, pattern, size, alone[way], machine, way) for way in (0, 1)]
-                predicted = " / ".join(f"{1e3 * x:.0f}" for x in both) + " ms"
-            lines.append(
-                f"| {method}, {pattern} | {size} | {most[0]} / {most[1]} MB | "
-                f"{'equal' if same else 'DIFFERENT'} on every rank | {shown[0]} | {shown[1]} | {predicted} | "
-                f"{max(r['memory'] for r in rows) / 1e6:.0f} MB | "
-                f"{max(r['slab'] for r in rows) / 1e6:.0f} MB |"
-            )
-    whole = " / ".join(f"{1e3 * x:.0f}" for x in alone)
-    note = f"\n\nThe whole on one core while the other computes it, too, forward / backward: {whole} ms."
-    return "\n".join(lines) + note + sharded.footer(machine)
-
-
-def main():
-    args = sharded.options(__doc__)
-    times, memory = sharded.times_and_memory((1, 2, 4), one_rank, args.times)
-    if memory is None:
-        return
-    title = sharded.heading(
-        f"Sharded causal attention over {TOKENS} tokens on one machine", "bench/sequences.py"
+        rows = [found[i] for found, _ in times[2]]
+        shown = [sharded.shown(r[way] for r in rows) for way in ("forward", "backward")]
+        both = [model(method, pattern, 2, tokens, alone[way], machine, way) for way in (0, 1)]
+        lines.append(
+            f"| {method}, {pattern} | {sent(rows, 0)} / {sent(rows, 1)} MB | {shown[0]} | "
+            f"{1e3 * both[0]:.0f} ms | {shown[1]} | {1e3 * both[1]:.0f} ms |"
+        )
+    one = [
+        [1e3 * sharded.slowest(found[i][way] for found, _ in times[1])[0] for i in range(len(CASES))]
+        for way in ("forward", "backward")
+    ]
+    ranges = [f"{min(x):.0f} to {max(x):.0f} ms" for x in one]
+    whole = " and ".join(f"{1e3 * x:.0f}" for x in alone)
+    note = (
+        f"{tokens:,} tokens. One rank takes {ranges[0]} forward and {ranges[1]} backward, and the whole on "
+        f"one core while the other computes it, too, {whole} ms. {sharded.link_text(machine)}"
     )
-    sharded.write(title + table(times, memory), args.out)
+    return "\n".join(lines) + "\n\n" + note
 
 
-if __name__ == "__main__":
-    main()
+def kept(tokens, memory) -> str:
+    """Markdown: memory and bytes."""
+    sizes = list(memory)
+    count = ", ".join(map(str, sizes))
+    more = ", ".join(str(n) for n in sizes if n > 1)
+    lines = [
+        f"| method, pattern | peak memory at {count} ranks | sent forward at {more} | "
+        f"sent backward at {more} |",
+        "|---|---|---|---|",
+    ]
+    for i, (method, pattern) in enumerate(CASES):
+        rows = {n: [found[i] for found, _ in ranks] for n, ranks in memory.items()}
+        peaks = ", ".join(sharded.memory_text([r["memory"] for r in x]) for x in rows.values())
+        both = [", ".join(sent(x, way) for n, x in rows.items() if n > 1) for way in (0, 1)]
+        lines.append(f"| {method}, {pattern} | {peaks} MB | {both[0]} MB | {both[1]} MB |")
+    slabs = ", ".join(f"{ranks[0][0][0]['slab'] / 1e6:.1f}" for ranks in memory.values())
+    repeated = [r["memory"] for ranks in memory.values() for found, _ in ranks for r in found]
+    note = f"{tokens:,} tokens; q, k, v and out of a rank are {slabs} MB. {sharded.repeated(repeated)}"
+    return "\n".join(lines) + "\n\n" + note
+
+
+def sections(quick: bool) -> list[sharded.Section]:
+    tokens, calls = (QUICK_TOKENS, 2) if quick else (TOKENS, CALLS)
+    times, memory = sharded.times_and_memory((1, 2, 4), one_rank, tokens, calls)
+    return [
+        sharded.Section("Dense causal attention", timed(tokens, times)),
+        sharded.Section("Dense causal attention, memory", kept(tokens, memory)),
+    ]

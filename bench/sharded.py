@@ -5,14 +5,15 @@
 Every rank has one thread and, where there are enough, a core of its own.
 """
 
-import argparse
+import ctypes
+import gc
 import multiprocessing
 import os
-import pickle
 import socket
 import statistics
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -20,6 +21,13 @@ from scaling import Link, Machine
 
 import nearfield.distributed as nd
 from nearfield.distributed import _team
+
+
+class Section(NamedTuple):
+    """Of the results: a title, and Markdown below it."""
+
+    title: str
+    body: str
 
 
 class Counted:
@@ -30,18 +38,19 @@ class Counted:
         self._exchange, self._wait = _team.Team.exchange, _team.Exchange.wait
         counted = self
 
-        def exchange(team, what, sends, receives):
+        def exchange(team, what, sends, *more, **named):
             if what != "arguments":
                 counted.sent += sum(x.numel() * x.element_size() for _, x in sends)
             begin = time.perf_counter()
-            one = counted._exchange(team, what, sends, receives)
+            one = counted._exchange(team, what, sends, *more, **named)
             counted.waited += time.perf_counter() - begin
             return one
 
-        def wait(one):
+        def wait(one, *more, **named):
             begin = time.perf_counter()
-            counted._wait(one)
+            found = counted._wait(one, *more, **named)
             counted.waited += time.perf_counter() - begin
+            return found
 
         _team.Team.exchange, _team.Exchange.wait = exchange, wait
         return self
@@ -51,7 +60,9 @@ class Counted:
 
 
 def peak_memory(call) -> int:
-    """Bytes by which a call raises the resident memory of this process (Linux)."""
+    """Bytes by which a call raises the resident memory of this process (Linux), at most."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed is not there
     Path("/proc/self/clear_refs").write_text("5")
     before = _status("VmRSS")
     call()
@@ -124,11 +135,14 @@ class Passes:
         self.backward()
         return median_of(calls, self.forward), median_of(calls, self.backward)
 
-    def memory(self) -> int:
-        """The peak of both above what is there without them."""
-        self.outputs.clear()
-        dist.barrier()
-        return peak_memory(lambda: (self.forward(), self.backward()))
+    def memory(self, calls) -> list[int]:
+        """The peak of both above what is there without them: of each repetition, the smallest first."""
+        found = []
+        for _ in range(calls):
+            self.outputs.clear()
+            dist.barrier()
+            found.append(peak_memory(lambda: (self.forward(), self.backward())))
+        return sorted(found)
 
 
 def run(worker, size, *arguments):
@@ -163,55 +177,61 @@ def _one_rank(worker, rank, size, port, pipe, arguments):
     dist.destroy_process_group()
 
 
-def times_and_memory(sizes, worker, kept):
+def times_and_memory(sizes, worker, *arguments):
     """({ranks: times of each rank}, {ranks: memory of each}): times at 1 and 2 ranks, then memory, since the
-    allocator must be told to give back what is freed. kept: a file that holds the times, or gets them; then
-    the memory is None, so that the two can be taken apart."""
-    if kept and kept.exists():
-        times = pickle.loads(kept.read_bytes())
-    else:
-        times = {size: run(worker, size, True) for size in sizes if size <= 2}
-        if kept:
-            kept.write_bytes(pickle.dumps(times))
-            return times, None
+    allocator must be told to give back what is freed."""
+    times = {size: run(worker, size, True, *arguments) for size in sizes if size <= 2}
+    before = os.environ.get("MALLOC_MMAP_THRESHOLD_")
     os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"
-    return times, {size: run(worker, size, False) for size in sizes}
+    try:
+        return times, {size: run(worker, size, False, *arguments) for size in sizes}
+    finally:
+        if before is None:
+            del os.environ["MALLOC_MMAP_THRESHOLD_"]
+        else:
+            os.environ["MALLOC_MMAP_THRESHOLD_"] = before
 
 
-def heading(title, made_by) -> str:
+def machine_text() -> str:
     models = [x for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("model name")]
     name = models[0].partition(":")[2].strip() if models else "unknown processor"
     return (
-        f"# {title}\n\n{name}, {len(os.sched_getaffinity(0))} cores, one thread per rank, float32, 4 heads "
-        f"of 64, PyTorch {torch.__version__}. Made by `python {made_by}`, which says what the "
-        "columns mean.\n\n"
+        f"{name}, {len(os.sched_getaffinity(0))} cores, one thread per rank, gloo over the loopback, "
+        f"float32, PyTorch {torch.__version__}"
     )
 
 
-def footer(machine) -> str:
+def link_text(machine) -> str:
     return (
-        f"\n\nMeasured between two ranks at once: {machine.link.rate / 1e9:.2f} GB/s each way, "
-        f"{1e6 * machine.link.latency:.0f} us per message, {machine.copies / 1e9:.2f} GB/s of copies into "
-        "new memory.\n"
+        f"Measured between two ranks that send at once: {machine.link.rate / 1e9:.2f} GB/s each way, "
+        f"{1e3 * machine.link.latency:.2f} ms per message on average, {machine.copies / 1e9:.1f} GB/s of "
+        "copies into new memory."
     )
 
 
-def options(doc):
-    parser = argparse.ArgumentParser(description=doc.partition("\n\n")[0])
-    parser.add_argument("--out", type=Path, help="write the table there, too")
-    parser.add_argument(
-        "--times", type=Path, help="only the times, kept there; or taken from there if it exists"
-    )
-    return parser.parse_args()
+def memory_text(rows) -> str:
+    """Megabytes of the rank that needs most; of its repetitions the median."""
+    return f"{max(map(statistics.median, rows)) / 1e6:.0f}"
+
+
+def repeated(rows) -> str:
+    """How far the repetitions of any rank are from their median, in words."""
+    medians = [(statistics.median(x), x) for x in rows]
+    off = max((max(m - x[0], x[-1] - m) / m for m, x in medians if m > 0), default=0)
+    return f"Memory is a median of {len(rows[0])}; no repetition is off by more than {100 * off:.0f} %."
+
+
+def per_cent(errors) -> str:
+    """`-8 to +20 %` of relative errors."""
+    return f"{100 * min(errors):+.0f} to {100 * max(errors):+.0f} %"
 
 
 def shown(passes) -> str:
-    """A time and the exposed part of it, of the slowest rank; passes: what median_of said on each."""
-    seconds, exposed = (max(column) for column in list(zip(*passes, strict=True))[:2])
+    """A time and the exposed part of it, each of the rank where it is longest; passes: as median_of says."""
+    seconds, exposed = slowest(passes)
     return f"{1e3 * seconds:.1f} ms ({1e3 * exposed:.1f})"
 
 
-def write(text, path) -> None:
-    print(text)
-    if path:
-        path.write_text(text)
+def slowest(passes) -> list[float]:
+    """(seconds, of them exposed) of the rank where it is longest."""
+    return [max(column) for column in list(zip(*passes, strict=True))[:2]]

@@ -304,9 +304,13 @@ def test_intervals_that_only_touch_have_nothing_in_common():
 # ---- sequences
 
 
-def zigzag(tokens, ranks):
-    parts = parts_of("", "query", "zigzag", [sum(map(len, p)) for p in _slabs(tokens, ranks)], 1)
-    return Sequence.of(parts, parts, 1)
+def zigzag(tokens, ranks, keys=None, causal=1):
+    """As many keys as queries if nothing is said; causal 1: TopLeft, 2: BottomRight."""
+    queries, keys = (
+        parts_of("", "query", "zigzag", [sum(map(len, p)) for p in _slabs(n, ranks)], 1)
+        for n in (tokens, tokens if keys is None else keys)
+    )
+    return Sequence.of(queries, keys, causal)
 
 
 def visible_pairs(sequence, rank):
@@ -332,6 +336,23 @@ def test_causal_work_is_balanced_in_a_zigzag(ranks):
         assert max(work) <= 1.1 * sum(work) / ranks, (tokens, work)
     held = [sorted(t for ((a, b),) in part for t in range(a, b)) for part in zigzag(1000, ranks).queries]
     assert held == [sorted((*a, *b)) for a, b in _slabs(1000, ranks)]
+
+
+@pytest.mark.parametrize("causal", [1, 2])
+@pytest.mark.parametrize("ranks", [2, 4, 7])
+def test_more_keys_than_queries_are_balanced_too(ranks, causal):
+    for queries, keys in itertools.product(range(20 * ranks, 22 * ranks, 3), (0, 1, 50, 333)):
+        sequence = zigzag(queries, ranks, queries + keys, causal)
+        work = [visible_pairs(sequence, rank) for rank in range(ranks)]
+        assert max(work) <= 1.1 * sum(work) / ranks, (queries, keys, work)
+
+
+def test_fewer_keys_than_queries_are_not():
+    """What the documentation says of 256 queries over 64 keys on four ranks."""
+    for causal, worst in ((1, 1.14), (2, 2.98)):
+        sequence = zigzag(256, 4, 64, causal)
+        work = [visible_pairs(sequence, rank) for rank in range(4)]
+        assert max(work) / sum(work) * 4 == pytest.approx(worst, abs=0.01)
 
 
 @pytest.mark.parametrize("pattern", ["contiguous", "zigzag"])
