@@ -138,8 +138,9 @@ TEST(Cost, ASequenceIsRunAsIfAlone) {
     const auto choice = [&](const std::string& layouts) {
       const Problem p = parse_problem(head + layouts + ":k7x3");
       Plan general;
-      plan_general(p, {}, general);
-      return choose_kernels(p, general, "", true, false);
+      const SequenceOptions each({}, p, cpu_backend());
+      plan_general(p, each, general);
+      return choose_kernels(p, general, each, true, false);
     };
     const KernelChoice all = choice(list);
     for (std::size_t i = 0; i < std::size(sizes); ++i) {
@@ -158,8 +159,11 @@ TEST(Cost, TheGeneralPathRunsItsPartOfAList) {
     for (const std::size_t general_mask : {0b0010u, 0b1001u, 0b0111u}) {
       const Problem p = c.direction(d);
       Plan general, plan;
-      plan_general(p, {}, general);
-      KernelChoice choice = choose_kernels(p, general, "b16", true, false);
+      PlanOptions options;
+      options.kernel = "b16";
+      const SequenceOptions each(options, p, cpu_backend());
+      plan_general(p, each, general);
+      KernelChoice choice = choose_kernels(p, general, each, true, false);
       EXPECT_EQ(choice.kernel, "b16");
       for (std::size_t i = 0; i < 4; ++i)
         if (general_mask >> i & 1) choice.cuts[i].reset();

@@ -1,6 +1,6 @@
 # Copyright 2026 The nearfield authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What docs/context-parallelism.md says in numbers is what was measured; its bench works; the model's laws."""
+"""Numbers of docs/context-parallelism.md are those of the bench; its bench works; the model's laws."""
 
 import importlib
 import os

@@ -109,8 +109,9 @@ def test_a_rank_that_fails_inside(way):
     with Ranks(3) as ranks:
         results = ranks.run("distributed_error_cases.fails_inside", way, 3.0)
     assert results[1][0] == "MemoryError: no memory"
-    for rank in (0, 2):
-        assert "got no answer from rank 1" in results[rank][0], results
+    # Rank 2 may have what it needs of rank 1, and then miss rank 0 in the next step.
+    assert all(re.search(r"got no (answer from|way to) rank [01] on", results[r][0]) for r in (0, 2)), results
+    assert any("rank 1 on rank" in results[rank][0] for rank in (0, 2)), results
     for rank in range(3):
         assert f"whose last call failed on rank {rank}, expected one in step" in results[rank][1], results
 
