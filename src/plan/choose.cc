@@ -6,6 +6,7 @@
 #include <mutex>
 #include <unordered_map>
 
+#include "plan/kernel_name.h"
 #include "plan/tiles.h"
 #include "plan/tuner.h"
 #include "problem/message.h"
@@ -47,20 +48,14 @@ void check_backend_name(std::span<const Backend* const> table, const PlanOptions
          "leave it out for the best one");
 }
 
-// What was asked for, or else by the environment, with the tuner in use; "cpu/b16" names a backend and one of its
-// kernels.
+// What was asked for, or else by the environment, with the tuner in use.
 PlanOptions resolved(PlanOptions options) {
   options.tuner = active_tuner();
   if (options.backend.empty()) {
     static const std::string forced = environment("NEARFIELD_BACKEND");
     options.backend = forced;
   }
-  const std::size_t slash = options.backend.find('/');
-  if (slash == std::string::npos) return options;
-  if (slash == 0 || slash + 1 == options.backend.size())
-    refuse(options.op, "backend `" + options.backend + "`", "BACKEND or BACKEND/KERNEL", "`cpu/b16`, say");
-  options.kernel = options.backend.substr(slash + 1);
-  options.backend.resize(slash);
+  split_kernel(options);
   return options;
 }
 

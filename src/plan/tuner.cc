@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "plan/json_line.h"
+#include "plan/kernel_name.h"
 #include "problem/message.h"
 #include "runtime/environment.h"
 
@@ -21,14 +22,6 @@ std::string key_of(std::string_view problem, std::string_view device, std::strin
   std::string key;
   for (const std::string_view part : {problem, device, version, backend}) key += std::string(part) + "\n";
   return key;
-}
-
-// "cpu/b16" names a backend and one of its kernels.
-void split(PlanOptions& options) {
-  const std::size_t slash = options.backend.find('/');
-  if (slash == std::string::npos) return;
-  options.kernel = options.backend.substr(slash + 1);
-  options.backend.resize(slash);
 }
 
 std::string text_of(const std::string& path) {
@@ -96,13 +89,13 @@ Tuner::Tuner(std::string_view text, const std::string& name) {
       const Call call = parse_call(fields["problem"] + "@" + fields["choice"]);
       if (sequences(call.problem) == 1) problem = tuner_problem(call.problem, 0);
       choice.options = call.options;
+      split_kernel(choice.options);
     } catch (const std::invalid_argument& e) {
       refuse("tuner", where + ", " + e.what(), "a problem and a choice that this version knows", kHint);
     }
     if (problem != fields["problem"])
       refuse("tuner", where + " with problem " + fields["problem"], "one sequence as tuner files name it",
              problem.empty() ? "" : "that is " + problem);
-    split(choice.options);
     if (choice.options.kernel.empty() && !choice.options.query_tile && !choice.options.key_tile)
       refuse("tuner", where + " with choice " + fields["choice"], "a kernel or tiles, `cpu/b16` say");
     const std::string key = key_of(problem, fields["device"], fields["version"], choice.options.backend);
