@@ -87,6 +87,7 @@ def problem_of_attention(queries: int, keys: int, causal_type: int) -> str:
 
 
 described = _ops.described
+BACKENDS = _ops.BACKENDS
 lse_dtype = _ops.lse_dtype
 current_flags = flags
 seed_of = _call.seed_of

@@ -706,6 +706,22 @@ def blocking(rank):
         sequences(rank, 5, 25, (2, 3, 4), torch.float64)
 
 
+def lse_of_one_rank(rank):
+    """The loss of rank 0 alone has lse in it."""
+    prepare(rank)
+    if rank >= 2:
+        return
+    whole = [normal((1, 6, 2, 4), i, torch.float64).requires_grad_() for i in range(3)]
+    out, lse = nf.attention(*whole, return_lse=True)
+    expected = torch.autograd.grad(out.sum() + lse[:, :3].square().sum(), whole)
+    for method in ("heads", "ring", "gather"):
+        mine = [nd.shard(x.detach(), mesh_of(2)).requires_grad_() for x in whole]
+        out, lse = nd.attention(*mine, return_lse=True, group=group_of(2), method=method)
+        loss = out.sum() + (lse.square().sum() if rank == 0 else 0)
+        for actual, due in zip(torch.autograd.grad(loss, mine), expected, strict=True):
+            close(nd.unshard(actual, mesh_of(2)), due, torch.float64, method)
+
+
 def same_sums(rank):
     """Sums over ranks are added in rank order: the same bits everywhere, even where order shows."""
     prepare(rank)

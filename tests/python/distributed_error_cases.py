@@ -116,6 +116,21 @@ def one_rank_says(rank, what):
     def no_parameter():
         nd.sum_gradients([1.0] if odd else [torch.nn.Parameter(torch.ones(2))], mesh)
 
+    def dense_parameters():
+        p = torch.nn.Parameter(torch.ones(4, 2))
+        p.grad = torch.ones(4, 2).to_sparse() if odd else torch.ones(4, 2)
+        nd.sum_gradients([p], mesh)
+
+    def backend():
+        nd.neighborhood_attention(x, x, x, 3, mesh=mesh, shard_dims=0, backend="cuda_sm90")
+
+    def too_long():
+        nd.neighborhood_attention(x, x, x, 3, mesh=mesh, shard_dims=0, layout=None)
+        from nearfield.distributed import _agree
+
+        with _team_of(mesh).turn():
+            _agree.agree(_team_of(mesh), {"words": "x" * 5000 if odd else "x"}, {})
+
     def projection():
         layer = nf.NeighborhoodAttention2D(8, 2, 3, mesh=mesh, shard_dims=(0,))
         layer(x.flatten(-2).to(torch.float64 if odd else torch.float32))
@@ -134,6 +149,41 @@ def one_rank_says(rank, what):
         text = None
     nd.neighborhood_attention(x, x, x, 3, mesh=mesh, shard_dims=0)  # the group is as good as new
     return text
+
+
+def _team_of(mesh):
+    from nearfield.distributed import _team
+
+    return _team.team_of("agree", mesh)[0]
+
+
+def threads(rank):
+    """Two threads with a mesh each, and the same calls in one order per mesh."""
+    import threading
+
+    prepare(rank)
+    meshes = [
+        dist.DeviceMesh("cpu", torch.tensor(ranks)) for ranks in ([[0, 1], [2, 3]], [[0], [1]], [[2], [3]])
+    ]
+    mine = [m for m in meshes if m.get_coordinate() is not None]
+    x = [normal((1, 8, 6, 2, 4), i, torch.float64) for i in range(2)]
+    expected = [nf.na2d(y, y, y, 3) for y in x]
+    wrong = []
+
+    def run(i):
+        mesh = mine[i]
+        for _ in range(20):
+            part = nd.shard(x[i], mesh, (0, 1))
+            out = nd.neighborhood_attention(part, part, part, 3, mesh=mesh, shard_dims=(0, 1))
+            if not torch.allclose(out, nd.shard(expected[i], mesh, (0, 1)), rtol=1e-12, atol=1e-12):
+                wrong.append(i)
+
+    both = [threading.Thread(target=run, args=(i,)) for i in range(2)]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join()
+    assert not wrong, wrong
 
 
 def arguments_of_shard(rank):

@@ -78,10 +78,12 @@ def test_only_the_halo_travels(ranks):
     ranks.run("distributed_cases.traffic")
 
 
-@pytest.mark.parametrize("law", ["wide_gradients", "overlap", "blocking", "same_sums", "chosen"])
+@pytest.mark.parametrize(
+    "law", ["wide_gradients", "overlap", "blocking", "lse_of_one_rank", "same_sums", "chosen"]
+)
 def test_what_is_exchanged(ranks, law):
-    """16-bit gradients in float32; computing in the meantime; one exchange at a time; sums in rank order; the
-    method chosen."""
+    """16-bit gradients in float32; computing in the meantime; one exchange at a time; a loss
+    with one rank's lse; sums in rank order; the method chosen."""
     ranks.run(f"distributed_cases.{law}")
 
 

@@ -87,6 +87,9 @@ SAYINGS = {
     "parameters": r"\[sum_gradients\] got parameters 2, dtypes and shapes \w+ on rank 1",
     "no_parameters": r"\[sum_gradients\] got parameters 0, .* on rank 1",
     "no_parameter": r"\[sum_gradients\] got a parameter of type float",
+    "dense_parameters": r"got a parameter of dtype torch.float32 and layout torch.sparse_coo",
+    "backend": r"ValueError: \[neighborhood_attention\] got backend cuda_sm90, expected one that serves",
+    "too_long": r"got arguments of 50\d\d bytes, expected at most 4064",
     "projection": r"same dtype",
     "meta": r"got query on device meta, expected cpu or cuda",
     "axes": r"got query float32 cpu \[1, 1 axes, 2, 4\] on rank 1, expected float32 cpu \[1, 2 axes, 2, 4\]",
@@ -97,6 +100,10 @@ SAYINGS = {
 def test_every_function_says_what_differs(ranks, what):
     for text in ranks.run("distributed_error_cases.one_rank_says", what)[:2]:
         assert text and re.search(SAYINGS[what], text), text
+
+
+def test_threads_with_a_mesh_each(ranks):
+    ranks.run("distributed_error_cases.threads")
 
 
 def test_arguments_of_shard(ranks):

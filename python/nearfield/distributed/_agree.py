@@ -26,7 +26,7 @@ _REMEMBERED = 256  # combinations of texts
 
 
 def agree(
-    team: Team, common: dict, own: dict, seed: int = 0, device=None, *, of_call: int = 0
+    team: Team, common: dict, own: dict, seed: int = 0, *, of_call: int = 0
 ) -> tuple[tuple[bytes, ...], int]:
     """(what every rank said, rank 0's seed), after a check that all ranks said the same in `common`. Within
     `team.turn()`.
@@ -42,7 +42,13 @@ def agree(
     order = list(team.members) if team.size <= _PAIRWISE else zlib.crc32(repr(team.members).encode())
     common = {"op": team.op, "order of the ranks": order, **common}
     text = json.dumps([common, own], separators=(",", ":")).encode()
-    said, seeds, of_calls = _tell(team, text, False, seed, device, of_call)
+    if len(text) > _LENGTH - _HEADER:
+        error = ValueError(
+            f"[{team.op}] got arguments of {len(text)} bytes, expected at most {_LENGTH - _HEADER}"
+        )
+        refuse(team, error)
+        raise error
+    said, seeds, of_calls = _tell(team, text, False, seed, of_call)
     _compare(team.op, said)
     for rank, number in enumerate(of_calls):
         if number != of_calls[0]:
@@ -53,10 +59,10 @@ def agree(
     return said, seeds[0]
 
 
-def refuse(team: Team, error: Exception, device=None) -> None:
+def refuse(team: Team, error: Exception) -> None:
     """Tells all other ranks that this one cannot make the call; they raise too. The error is the caller's to
     raise here."""
-    _tell(team, str(error).encode(), True, 0, device)
+    _tell(team, str(error).encode()[: _LENGTH - _HEADER], True)
 
 
 def said_by(said: tuple[bytes, ...]) -> list[tuple[dict, dict]]:
@@ -64,21 +70,17 @@ def said_by(said: tuple[bytes, ...]) -> list[tuple[dict, dict]]:
     return [tuple(json.loads(text)) for text in said]
 
 
-def _tell(team: Team, text: bytes, is_error: bool, seed: int, device, of_call: int = 0):
-    if len(text) > _LENGTH - _HEADER:
-        if not is_error:
-            raise ValueError(f"[{team.op}] got arguments of {len(text)} bytes, expected fewer than {_LENGTH}")
-        text = text[: _LENGTH - _HEADER]
+def _tell(team: Team, text: bytes, is_error: bool, seed: int = 0, of_call: int = 0):
     numbers = (len(text), int(is_error), seed, of_call)
     header = b"".join(n.to_bytes(8, "little", signed=True) for n in numbers)
-    with team.turn() as group, team.work():
+    with team.turn() as past, team.work():
         if team.size > _PAIRWISE and team.is_whole_group:
-            headers, said = _by_digests(team, group, header, text, device)
+            headers, said = _by_digests(team, past, header, text)
         else:
-            words = _from_all(team, header + text, device)
+            words = _from_all(team, header + text)
             headers = [w[:_HEADER] for w in words]
             said = tuple(w[_HEADER : _HEADER + _numbers(w)[0]] for w in words)
-        group.calls += 1
+        past.calls += 1
     _, failed, seeds, of_calls = zip(*map(_numbers, headers), strict=True)
     errors = {rank: words.decode(errors="replace") for rank, words in enumerate(said) if failed[rank]}
     if errors and not is_error:
@@ -91,38 +93,37 @@ def _numbers(header: bytes) -> list[int]:
     return [int.from_bytes(header[i : i + 8], "little", signed=True) for i in range(0, _HEADER, 8)]
 
 
-def _by_digests(team: Team, group, header: bytes, text: bytes, device):
+def _by_digests(team: Team, past, header: bytes, text: bytes):
     """(headers, texts) of many ranks: texts travel only if their digests were not heard before in this
     combination. All ranks hear the same, so all remember the same."""
     digests = [
         row[: _HEADER + 32]
-        for row in _rows(team.gather(_message(header + hashlib.sha256(text).digest(), device)))
+        for row in _rows(team.gather(_message(team, header + hashlib.sha256(text).digest())))
     ]
     key = tuple(row[_HEADER:] for row in digests)
-    said = group.heard.get(key)
+    said = past.heard.get(key)
     if said is None:
         longest = max(_numbers(row)[0] for row in digests)
-        rows = _rows(team.gather(_message(text.ljust(longest, b"\0"), device)))
+        rows = _rows(team.gather(_message(team, text.ljust(longest, b"\0"))))
         said = tuple(row[: _numbers(d)[0]] for row, d in zip(rows, digests, strict=True))
-        if len(group.heard) >= _REMEMBERED:
-            group.heard.pop(next(iter(group.heard)))
-        group.heard[key] = said
+        if len(past.heard) >= _REMEMBERED:
+            past.heard.pop(next(iter(past.heard)))
+        past.heard[key] = said
     return [row[:_HEADER] for row in digests], said
 
 
-def _message(words: bytes, device):
-    message = torch.frombuffer(bytearray(words), dtype=torch.uint8)
-    return message if device is None else message.to(device)
+def _message(team: Team, words: bytes):
+    return torch.frombuffer(bytearray(words), dtype=torch.uint8).to(team.device)
 
 
 def _rows(heard) -> list[bytes]:
     return [row.tobytes() for row in heard.cpu().numpy()]
 
 
-def _from_all(team: Team, words: bytes, device) -> list[bytes]:
+def _from_all(team: Team, words: bytes) -> list[bytes]:
     if team.size == 1:
         return [words]
-    message = _message(words.ljust(_LENGTH, b"\0"), device)
+    message = _message(team, words.ljust(_LENGTH, b"\0"))
     heard = torch.empty(team.size, _LENGTH, dtype=torch.uint8, device=message.device)
     others = [place for place in range(team.size) if place != team.rank]
     heard[team.rank] = message
@@ -153,8 +154,8 @@ def _shown(value: str) -> str:
 class telling:
     """A context: what is raised inside is told to the other ranks, so that they raise as well."""
 
-    def __init__(self, team: Team, device=None):
-        self._team, self._device = team, device
+    def __init__(self, team: Team):
+        self._team = team
 
     def __enter__(self):
         return self
@@ -164,8 +165,8 @@ class telling:
         self._team = None
 
     def __exit__(self, kind, error, trace):
-        if isinstance(error, Exception) and self._team is not None and not self._team.group.broken:
-            refuse(self._team, error, self._device)
+        if isinstance(error, Exception) and self._team is not None and not self._team.past.health.broken:
+            refuse(self._team, error)
         return False
 
 

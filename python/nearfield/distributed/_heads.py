@@ -39,10 +39,11 @@ def backward(team: Team, call: GlobalCall, sequence: Sequence, tensors, lse, kep
     grad_out, grad_lse = grads
     if grad_out is None:
         grad_out = query.new_zeros(*query.shape[:-1], value.shape[-1])
-    rows = [lse.unsqueeze(-1), None if grad_lse is None else grad_lse.to(lse.dtype).unsqueeze(-1)]
-    rows = _to_heads(team, [x for x in rows if x is not None], [sequence.queries] * 2)
+    # Zeros where this rank's loss has no lse: another's may.
+    grad_lse = torch.zeros_like(lse) if grad_lse is None else grad_lse.to(lse.dtype)
+    rows = _to_heads(team, [lse.unsqueeze(-1), grad_lse.unsqueeze(-1)], [sequence.queries] * 2)
     (grad_out,) = _to_heads(team, (grad_out,), sides[:1])
-    lse, grad_lse = rows[0].squeeze(-1), None if len(rows) == 1 else rows[1].squeeze(-1)
+    lse, grad_lse = (x.squeeze(-1) for x in rows)
     given = (*by_head, *_of_rank(team, more))
     *main, grad_keys, grad_values, _ = call.backward(
         *_everything(call), given, out, lse, grad_out, grad_lse, seed

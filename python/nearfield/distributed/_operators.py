@@ -96,8 +96,8 @@ def attend(
     tensors = (query, key, value, additional_keys, additional_values, bias)
     common, own = described(tensors)
     number = 0 if seed is None else int(seed.item())
-    with team.turn() as group:
-        said, number = agree(team, {**common, **given}, own, number, device_of(query))
+    with team.turn() as past:
+        said, number = agree(team, {**common, **given}, own, number)
         call, method, share = resolved(team.op, said, team.rank)
         with team.work():
             seed = torch.tensor([number], dtype=torch.int64, device=query.device)
@@ -107,7 +107,7 @@ def attend(
             else:
                 forward = {"fetch": _fetching.forward, "heads": _heads.forward}[method]
                 out, lse, kept = forward(team, call, share, tensors, seed)
-        return out, lse, kept, seed, torch.tensor([group.calls], dtype=torch.int64)
+        return out, lse, kept, seed, torch.tensor([past.calls], dtype=torch.int64)
 
 
 @torch.library.custom_op("nearfield_distributed::attend_backward", mutates_args=())
@@ -135,7 +135,7 @@ def attend_backward(
     tensors = (query, key, value, additional_keys, additional_values, bias)
     common, own = described(tensors)
     with team.turn():
-        said, _ = agree(team, {**common, **given}, own, 0, device_of(query), of_call=int(number.item()))
+        said, _ = agree(team, {**common, **given}, own, of_call=int(number.item()))
         call, method, share = resolved(team.op, said, team.rank)
         grads = (grad_out, grad_lse)
         with team.work():
@@ -146,11 +146,6 @@ def attend_backward(
             else:
                 results = _heads.backward(team, call, share, tensors, lse, kept, grads, seed)
     return [query.new_empty(0) if g is None else g.contiguous() for g in results]
-
-
-def device_of(tensor):
-    """Where messages live: None is the host."""
-    return tensor.device if tensor.is_cuda else None
 
 
 @attend.register_fake
@@ -208,7 +203,7 @@ def sum_of_ranks(tensor: Tensor, what: str, text: str) -> Tensor:
     team, given = read(text, [], [])
     alike = f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
     with team.turn():
-        agree(team, {what: alike, **given}, {}, 0, device_of(tensor))
+        agree(team, {what: alike, **given}, {})
         with team.work():
             flat = tensor.contiguous().reshape(-1)
             parts = flat.split(boxes.cut(flat.numel(), team.size))

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import torch
 
-from .._shard_call import GlobalCall
+from .. import _core
+from .._shard_call import BACKENDS, GlobalCall
 from . import _boxes as boxes
 from ._agree import said_by
 from ._sequence import Sequence, parts_of, ring_of
@@ -90,9 +91,15 @@ def _check_whole(op: str, call: GlobalCall, tables, query_layout, layout) -> str
             shape = (shape[0], *(query_layout if name == "query" else layout), *shape[-2:])
         described.append((dtype, device, 0, tuple(shape)))
     try:
-        return call.check(described)
+        problem = call.check(described)
     except ValueError as error:
         raise ValueError(str(error).replace(f"[{call.op}]", f"[{op}]", 1)) from None
+    if call.backend:  # else the table has one for every problem
+        name = next(name for name, number in BACKENDS.items() if number == call.backend)
+        refusal = _core.plan(f"{problem}@{name}", tables[0][1]["query"][1])[0].get("refusal")
+        if refusal:
+            raise ValueError(f"[{op}] got backend {name}, expected one that serves {problem}: {refusal}")
+    return problem
 
 
 # ---- neighborhoods

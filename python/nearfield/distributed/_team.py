@@ -12,19 +12,21 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
+import zlib
 from datetime import timedelta
 from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
-from torch.distributed.distributed_c10d import _resolve_process_group
+from torch.distributed.distributed_c10d import AllgatherOptions, _resolve_process_group
 
 from .. import _arguments as arguments
 
 _timeout = timedelta(seconds=120)
-# Where the backend knows tags they keep these messages apart from others of the program, and of other calls.
-_TAG = 0x6E660000
-_WORD = 0xFFFF
+# Where the backend knows tags they keep these messages apart from others of the program, of other teams of a
+# group and of other calls: 4 bits, 12 of the members, 12 of the call's number, and whether it is data.
+_TAG = 0x6 << 25
+_PART = 0xFFF
 
 
 class PeerError(RuntimeError):
@@ -43,17 +45,26 @@ def set_timeout(seconds) -> float:
     return before.total_seconds()
 
 
-class _Group:
-    """What this process knows of a group's past. All ranks see the same calls in the same order."""
+class _Health:
+    """Of a process group: why no call is possible any more."""
 
-    def __init__(self):
+    broken: str | None = None
+
+
+class _Past:
+    """What this process knows of the calls of some ranks of a group. All of them see the same, in order."""
+
+    def __init__(self, members, health: _Health):
         self.lock = threading.RLock()  # one call at a time: the messages of two would mix
+        self.health = health
         self.calls = 0
-        self.broken: str | None = None  # why no call is possible any more
         self.heard: dict = {}  # what ranks said before, by its digests
+        self.tag = _TAG | (zlib.crc32(repr(members).encode()) & _PART) << 13
 
 
-_groups: dict[tuple[int, tuple[int, ...]], tuple[weakref.ref, _Group]] = {}
+# By identity, for groups may be made anew under one name: the group, its health, members -> past.
+_groups: dict[int, tuple[weakref.ref, _Health, dict[tuple[int, ...], _Past]]] = {}
+_groups_lock = threading.Lock()
 
 
 class Team(NamedTuple):
@@ -69,26 +80,45 @@ class Team(NamedTuple):
         return len(self.members)
 
     @property
-    def group(self) -> _Group:
-        process_group = _resolve_process_group(self.name)
-        key = id(process_group), tuple(sorted(self.members))
-        known = _groups.get(key)
-        if known is None or known[0]() is not process_group:
-            known = _groups[key] = (weakref.ref(process_group), _Group())
-            weakref.finalize(process_group, _groups.pop, key, None)
-        return known[1]
+    def process_group(self):
+        return _resolve_process_group(self.name)
+
+    @property
+    def past(self) -> _Past:
+        group = self.process_group
+        with _groups_lock:
+            known = _groups.get(id(group))
+            if known is None or known[0]() is not group:
+                known = _groups[id(group)] = (weakref.ref(group), _Health(), {})
+                weakref.finalize(group, _groups.pop, id(group), None)
+            members = tuple(sorted(self.members))
+            if members not in known[2]:
+                known[2][members] = _Past(members, known[1])
+            return known[2][members]
+
+    @property
+    def device(self) -> torch.device:
+        """Where messages live that are no tensors of the caller."""
+        kinds = {device.type for device in self.process_group._device_types}
+        return torch.device("cpu" if "cpu" in kinds else f"cuda:{torch.cuda.current_device()}")
 
     @contextlib.contextmanager
     def turn(self):
-        """One call at a time."""
-        group = self.group
-        with group.lock:
-            if group.broken:
+        """One call at a time. To be interrupted in the middle of one breaks the group."""
+        past = self.past
+        with past.lock:
+            if past.health.broken:
                 raise PeerError(
                     f"[{self.op}] got a process group whose last call failed on rank {self.rank}, expected "
-                    f"one in step; end this process ({group.broken})"
+                    f"one in step; end this process ({past.health.broken})"
                 )
-            yield group
+            try:
+                yield past
+            except Exception:
+                raise
+            except BaseException as error:
+                past.health.broken = type(error).__name__
+                raise
 
     @contextlib.contextmanager
     def work(self):
@@ -96,14 +126,14 @@ class Team(NamedTuple):
         try:
             yield
         except BaseException as error:
-            self.group.broken = f"{type(error).__name__}: {error}"
+            self.past.health.broken = f"{type(error).__name__}: {error}"
             raise
 
     def exchange(self, what: str, sends, receives) -> Exchange:
         """Starts sending and receiving; both are lists of (place, contiguous tensor), with at most one
         message in each direction per pair, in any order. The tensors must not be touched before wait()."""
-        group = _resolve_process_group(self.name)
-        tag = _TAG + (0 if what == "arguments" else 1 + self.group.calls % _WORD)
+        group, past = self.process_group, self.past
+        tag = past.tag if what == "arguments" else past.tag | (past.calls & _PART) << 1 | 1
         # Receives come first: a wait in this order names the peer that is missing.
         messages = [("answer from", dist.irecv, *x) for x in receives]
         messages += [("way to", dist.isend, *x) for x in sends]
@@ -114,30 +144,33 @@ class Team(NamedTuple):
             )
             for _, function, place, tensor in messages
         ]
-        # NCCL takes all at once, or they wait for each other; others one by one, to know which one fails.
-        parts = [operations] if dist.get_backend(group) == "nccl" else [[x] for x in operations]
+        # On GPUs all at once, or they wait for each other; else one by one, to know which one fails.
+        together = any(m[3].is_cuda for m in messages)
+        parts = [operations] if together else [[x] for x in operations]
         works, places = [], [m[2] for m in messages]
         for i, part in enumerate(parts):
             try:
                 works += dist.batch_isend_irecv(part) if part else []
             except RuntimeError as error:
-                lost = places if len(parts) < len(places) else [places[i]]
-                raise self.lost(what, lost, "way to", error) from error
+                raise self.lost(what, places if together else [places[i]], "way to", error) from error
         return Exchange(self, what, messages, works)
 
     def gather(self, message) -> torch.Tensor:
         """[size, ...]: the messages of all ranks, in the order of their places, by one collective of the
         whole group."""
-        group, rows = _resolve_process_group(self.name), [torch.empty_like(message) for _ in self.members]
+        rows, options = [torch.empty_like(message) for _ in self.members], AllgatherOptions()
+        options.timeout = (
+            _timeout  # else the group's own keeps a thread of it, and so the process, for longer
+        )
         try:
-            dist.all_gather(rows, message, group=group, async_op=True).wait(_timeout)
+            self.process_group.allgather([rows], [message], options).wait()
         except RuntimeError as error:
             raise self.lost("arguments", range(self.size), "answer from one of", error) from error
         return torch.stack([rows[member] for member in self.members])
 
     @property
     def is_whole_group(self) -> bool:
-        return self.size == _resolve_process_group(self.name).size()
+        return self.size == self.process_group.size()
 
     def lost(self, what: str, places, direction: str, error) -> PeerError:
         ranks = ", ".join(str(p) for p in sorted(set(places)))

@@ -74,8 +74,7 @@ def _plan(op: str, said: tuple[bytes, ...], rank: int):
 def _agreed(team, given, slab_shape, tensor, of_call: int = 0):
     common = {"dtype": str(tensor.dtype), "rank of the tensor": len(slab_shape), "batch": slab_shape[0]}
     own = {"shape": list(slab_shape)}
-    device = operators.device_of(tensor)
-    said, _ = agree(team, {**common, **given}, own, 0, device, of_call=of_call)
+    said, _ = agree(team, {**common, **given}, own, of_call=of_call)
     return _plan(team.op, said, team.rank)
 
 
@@ -88,7 +87,7 @@ def _rest(box, shape):
 def extend(slab: Tensor, text: str, whole: list[int], real: list[float]) -> tuple[Tensor, Tensor]:
     """(the slab with its halo, the number of this call)."""
     team, given = operators.read(text, whole, real)
-    with team.turn() as group:
+    with team.turn() as past:
         origin, own, fetch, send = _agreed(team, given, slab.shape, slab)
         with team.work():
             wide = slab.new_zeros(_rest(origin, slab.shape))
@@ -101,7 +100,7 @@ def extend(slab: Tensor, text: str, whole: list[int], real: list[float]) -> tupl
             ).wait()
             for _, box, part in parts:
                 wide[boxes.slices(box, origin)] = part
-        return wide, torch.tensor([group.calls], dtype=torch.int64)
+        return wide, torch.tensor([past.calls], dtype=torch.int64)
 
 
 @torch.library.custom_op("nearfield_distributed::extend_backward", mutates_args=())

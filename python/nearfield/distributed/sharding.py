@@ -71,20 +71,26 @@ def sum_gradients(parameters, mesh) -> None:
         parameters = list(parameters)
         for p in parameters:
             arguments.check_tensor(op, "a parameter", p)
+            for x in (p, p.grad):
+                if x is not None and (x.layout != torch.strided or not x.is_floating_point()):
+                    raise ValueError(
+                        f"[{op}] got a parameter of dtype {x.dtype} and layout {x.layout}, expected dense "
+                        "floating-point numbers"
+                    )
         parameters = [p for p in parameters if p.requires_grad]
     words = [f"{p.dtype} {tuple(p.shape)}" for p in parameters]
     alike = f"{len(words)}, dtypes and shapes {zlib.crc32(' '.join(words).encode()):08x}"
     with team.turn():
-        device = operators.device_of(parameters[0]) if parameters else None
-        agree(team, {"parameters": alike}, {}, 0, device)
-        spec = operators.written(team)
+        agree(team, {"parameters": alike}, {})
+        spec, totals = operators.written(team), []
         for dtype in dict.fromkeys(p.dtype for p in parameters):
             some = [p for p in parameters if p.dtype == dtype]
             grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in some]
             flat = torch.cat([g.detach().reshape(-1) for g in grads])
             total = operators.sum_of_ranks(flat, "gradients", spec.text)
-            for p, part in zip(some, total.split([p.numel() for p in some]), strict=True):
-                p.grad = part.view(p.shape).clone()
+            totals += zip(some, total.split([p.numel() for p in some]), strict=True)
+    for p, part in totals:
+        p.grad = part.view(p.shape).clone()
 
 
 # ---- arguments
@@ -142,7 +148,7 @@ def gather_slabs(slab: Tensor, text: str, numbers: list[int], real: list[float])
     team, given = operators.read(text, numbers, real)
     common = {"dtype": str(slab.dtype), "rank of the tensor": slab.dim(), "batch": slab.shape[0], **given}
     with team.turn():
-        said, _ = agree(team, common, {"shape": list(slab.shape)}, 0, operators.device_of(slab))
+        said, _ = agree(team, common, {"shape": list(slab.shape)})
         shapes = [tuple(own["shape"]) for _, own in said_by(said)]
         held = held_by(team.op, given, shapes)
         with team.work():
