@@ -12,7 +12,6 @@ from make_pictures import (
     CELL,
     FULL,
     GREY,
-    IMAGES,
     PLAIN,
     QUERY,
     SEEN,
@@ -24,6 +23,7 @@ from make_pictures import (
     seen,
     svg,
     text,
+    write,
 )
 
 import nearfield as nf
@@ -163,6 +163,4 @@ PICTURES = {
 }
 
 if __name__ == "__main__":
-    for name, draw in PICTURES.items():
-        (IMAGES / name).write_text(draw())
-        print(IMAGES / name)
+    write(PICTURES)

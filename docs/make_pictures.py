@@ -347,7 +347,12 @@ PICTURES = {
     "cpu-time.svg": where_time_goes,
 }
 
-if __name__ == "__main__":
-    for name, draw in PICTURES.items():
+
+def write(pictures) -> None:
+    for name, draw in pictures.items():
         (IMAGES / name).write_text(draw())
         print(IMAGES / name)
+
+
+if __name__ == "__main__":
+    write(PICTURES)

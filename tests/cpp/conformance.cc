@@ -147,6 +147,14 @@ const Answer& Case::answer() {
 }
 
 Outputs Case::run(Direction d, const std::string& backend, Executor& executor) {
+  PlanOptions options;
+  options.backend = backend;
+  const Choice choice = plan_for(direction(d), options);
+  EXPECT_EQ(choice.backend->name(), backend.substr(0, backend.find('/')));  // it may name a kernel
+  return run(d, choice, executor);
+}
+
+Outputs Case::run(Direction d, const Choice& choice, Executor& executor) {
   answer();  // the backward pass reads the oracle's O and lse
   const Problem p = direction(d);
   const bool forward = d == Direction::kForward;
@@ -170,26 +178,20 @@ Outputs Case::run(Direction d, const std::string& backend, Executor& executor) {
     tensors[r] = outputs[r].view();
   }
 
-  PlanOptions options;
-  options.backend = backend;
-  const Choice choice = plan_for(p, options);
-  EXPECT_EQ(choice.backend->name(), backend.substr(0, backend.find('/')));  // it may name a kernel
+  const std::string call = to_string(p) + "@" + choice.plan->backend + ", " + choice.plan->kernel;
   const std::size_t bytes = choice.plan->workspace_bytes(executor.workers());
   std::vector<std::byte> workspace(bytes + 1 + 64, std::byte{0xff});
   for (std::size_t i = 0; i < 64; ++i) workspace[1 + bytes + i] = std::byte{0x5a};
   execute(p, choice, tensors, executor, workspace.data() + 1);
   for (std::size_t i = 0; i < 64; ++i)
     if (workspace[1 + bytes + i] != std::byte{0x5a}) {
-      ADD_FAILURE() << "writes behind its workspace of " << bytes << " bytes: " << to_string(p) << "@"
-                    << backend;
+      ADD_FAILURE() << "writes behind its workspace of " << bytes << " bytes: " << call;
       break;
     }
   for (const auto& [r, old] : before)
-    EXPECT_EQ(old, input(r).bytes()) << "input " << name_of(r) << " was written: " << to_string(p) << "@"
-                                     << backend;
+    EXPECT_EQ(old, input(r).bytes()) << "input " << name_of(r) << " was written: " << call;
   for (const auto& [r, memory] : outputs)
-    EXPECT_TRUE(memory.guards_intact())
-        << name_of(r) << " written outside: " << to_string(p) << "@" << backend;
+    EXPECT_TRUE(memory.guards_intact()) << name_of(r) << " written outside: " << call;
   return outputs;
 }
 

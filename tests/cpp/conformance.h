@@ -72,6 +72,7 @@ class Case {
   // the numbers is wrong.
   Outputs run(Direction d, const std::string& backend, Executor& executor);
   Outputs run(Direction d, const std::string& backend);
+  Outputs run(Direction d, const Choice& choice, Executor& executor);
   // Whether every number is within its tolerance. Where numbers that are not finite come in, anything goes.
   ::testing::AssertionResult agrees(const Outputs& outputs, const std::string& backend);
 

@@ -7,10 +7,9 @@
 
 #include <gtest/gtest.h>
 
-#include <functional>
 #include <vector>
 
-#include "axis_oracle.h"
+#include "axis_cases.h"
 
 namespace nearfield {
 namespace {
@@ -33,50 +32,6 @@ static_assert([] {
          inverse_hull(g, g.keys()) == g.queries() && cover(g, g.queries(), g.keys()) == Cover::kPartial &&
          g.keys().volume() == 100 && core(g, g.queries()).empty();
 }());
-
-Rule rule_of(oracle::Kind kind) {
-  switch (kind) {
-    case oracle::Kind::kDense: return Rule::kDense;
-    case oracle::Kind::kTopLeft: return Rule::kTopLeft;
-    case oracle::Kind::kBottomRight: return Rule::kBottomRight;
-    case oracle::Kind::kWindow: return Rule::kWindow;
-    case oracle::Kind::kWindowCausal: return Rule::kWindowCausal;
-  }
-  return Rule::kDense;
-}
-
-Axis axis_of(const oracle::Axis& o) { return {rule_of(o.kind), o.lq, o.lk, o.k, o.s, o.d}; }
-
-std::string name(const oracle::Axis& o) {
-  static const char* const kKinds[] = {"dense", "tl", "br", "window", "causal"};
-  return std::string(kKinds[static_cast<int>(o.kind)]) + " lq" + std::to_string(o.lq) + " lk" +
-         std::to_string(o.lk) + " k" + std::to_string(o.k) + " s" + std::to_string(o.s) + " d" +
-         std::to_string(o.d);
-}
-
-constexpr oracle::Kind kWindows[] = {oracle::Kind::kWindow, oracle::Kind::kWindowCausal};
-constexpr oracle::Kind kDenses[] = {oracle::Kind::kDense, oracle::Kind::kTopLeft, oracle::Kind::kBottomRight};
-
-// Windows of every size and stride on extents below `limit`, undilated.
-void for_windows(Index limit, const std::function<void(const oracle::Axis&)>& fn) {
-  for (oracle::Kind kind : kWindows)
-    for (Index extent = 1; extent < limit; ++extent)
-      for (Index k = 1; k <= extent; ++k)
-        for (Index s = 1; s <= k; ++s) fn({kind, extent, extent, k, s, 1});
-}
-
-// Every kind of undilated axis: windows on one layout and on two, dense of all lengths.
-void for_axes(Index limit, const std::function<void(const oracle::Axis&)>& fn) {
-  for_windows(limit, fn);
-  for (oracle::Kind kind : kDenses)
-    for (Index lq = 0; lq < limit; ++lq)
-      for (Index lk = 0; lk < limit; ++lk) fn({kind, lq, lk, 1, 1, 1});
-}
-
-void for_runs(Index extent, const std::function<void(Interval)>& fn) {
-  for (Index begin = 0; begin < extent; ++begin)
-    for (Index end = begin + 1; end <= extent; ++end) fn({begin, end});
-}
 
 // --- the interval itself ------------------------------------------------------------------------
 TEST(Geometry, EveryWindowBelowForty) {
@@ -159,21 +114,6 @@ TEST(Geometry, InverseLaw) {
   });
 }
 
-// The span and the intersection of sets of tokens, by counting.
-struct Count {
-  Interval span, all;
-};
-Count count(Interval run, Index others, const std::function<bool(Index, Index)>& sees) {
-  Count c{{0, 0}, {0, 0}};
-  for (Index j = 0; j < others; ++j) {
-    Index n = 0;
-    for (Index i = run.begin; i < run.end; ++i) n += sees(i, j);
-    if (n > 0) c.span = {c.span.empty() ? j : c.span.begin, j + 1};
-    if (n == run.size()) c.all = {c.all.empty() ? j : c.all.begin, j + 1};
-  }
-  return c;
-}
-
 TEST(Geometry, HullAndCoreOfEveryRun) {
   for_axes(11, [](const oracle::Axis& o) {
     const Axis a = axis_of(o);
@@ -245,108 +185,6 @@ TEST(Geometry, CoverOfAGridIsThatOfItsAxes) {
       });
     });
   });
-}
-
-// --- ranges -------------------------------------------------------------------------------------
-TEST(Geometry, RangesPresentIncludingEmptyOnes) {
-  for_axes(7, [](const oracle::Axis& o) {
-    for (Index qb = 0; qb <= o.lq; ++qb)
-      for (Index qe = qb; qe <= o.lq; ++qe)
-        for (Index kb = 0; kb <= o.lk; ++kb)
-          for (Index ke = kb; ke <= o.lk; ++ke) {
-            Axis a = axis_of(o);
-            a.queries = {qb, qe};
-            a.keys = {kb, ke};
-            const auto sees = [&](Index q, Index j) {
-              return kb <= j && j < ke && qb <= q && q < qe && oracle::sees(o, q, j);
-            };
-            bool ok = true;
-            Index total = 0;
-            Interval last{0, 0};
-            for (Index q = qb; q < qe; ++q) {
-              const Interval v = visible(a, q);
-              for (Index j = 0; j < o.lk; ++j) ok &= v.contains(j) == sees(q, j), total += sees(q, j);
-              ok &= v.begin >= last.begin && v.end >= last.end;  // monotone even where empty
-              last = v;
-              ok &= hull(a, {qb, q + 1}) ==
-                    count({qb, q + 1}, o.lk, [&](Index i, Index j) { return sees(i, j); }).span;
-            }
-            for (Index j = kb; j < ke; ++j)
-              for (Index q = 0; q < o.lq; ++q) ok &= seen_by(a, j).contains(q) == sees(q, j);
-            for_runs(o.lk, [&](Interval run) {
-              run = intersect(run, a.keys);
-              if (run.empty()) return;
-              const Count c = count(run, o.lq, [&](Index j, Index q) { return sees(q, j); });
-              ok &= inverse_hull(a, run) == c.span && inverse_core(a, run) == c.all;
-            });
-            ok &= pairs(a) == total;
-            ASSERT_TRUE(ok) << name(o) << " q=" << qb << "-" << qe << " kv=" << kb << "-" << ke;
-          }
-  });
-}
-
-TEST(Geometry, PairsOfRangesOfDilatedAxes) {
-  for (oracle::Kind kind : kWindows)
-    for (Index extent = 2; extent < 9; ++extent)
-      for (Index d = 2; d <= extent; ++d)
-        for (Index k = 1; k * d <= extent; ++k)
-          for (Index s = 1; s <= k; ++s)
-            for_runs(extent, [&](Interval queries) {
-              for_runs(extent, [&](Interval keys) {
-                const oracle::Axis o{kind, extent, extent, k, s, d};
-                Axis a = axis_of(o);
-                a.queries = queries;
-                a.keys = keys;
-                Index total = 0;
-                for (Index q = queries.begin; q < queries.end; ++q)
-                  for (Index j = keys.begin; j < keys.end; ++j) total += oracle::sees(o, q, j);
-                ASSERT_EQ(pairs(a), total) << name(o) << " q=" << queries.begin << "-" << queries.end
-                                           << " kv=" << keys.begin << "-" << keys.end;
-              });
-            });
-}
-
-TEST(Geometry, NeededKeysOfEveryShard) {
-  for (oracle::Kind kind : kWindows)
-    for (Index extent = 1; extent < 15; ++extent)
-      for (Index d = 1; d <= extent; ++d)
-        for (Index k = 1; k * d <= extent; ++k)
-          for (Index s = 1; s <= k; ++s) {
-            const oracle::Axis o{kind, extent, extent, k, s, d};
-            const Axis a = axis_of(o);
-            bool ok = needed_keys(a, {0, 0}).empty() && needed_keys(a, {extent, extent}).empty();
-            for_runs(extent, [&](Interval run) {
-              const Count c = count(run, extent, [&](Index q, Index j) { return oracle::sees(o, q, j); });
-              ok &= needed_keys(a, run) == c.span;
-            });
-            ASSERT_TRUE(ok) << name(o);
-          }
-}
-
-// The queries of a shard that need no keys but those of `keys`: all of them, where the axis is not dilated.
-TEST(Geometry, InnerQueriesOfEveryShard) {
-  for (oracle::Kind kind : kWindows)
-    for (Index extent = 1; extent < 11; ++extent)
-      for (Index d = 1; d <= extent; ++d)
-        for (Index k = 1; k * d <= extent; ++k)
-          for (Index s = 1; s <= k; ++s) {
-            const oracle::Axis o{kind, extent, extent, k, s, d};
-            const Axis a = axis_of(o);
-            bool ok = true;
-            for_runs(extent, [&](Interval run) {
-              for_runs(extent, [&](Interval keys) {
-                const Interval inner = inner_queries(a, run, keys);
-                for (Index q = run.begin; q < run.end; ++q) {
-                  bool served = true;
-                  for (Index j = 0; j < extent; ++j) served &= keys.contains(j) || !oracle::sees(o, q, j);
-                  ok &= served || !inner.contains(q);
-                  ok &= !served || d > 1 || inner.contains(q);
-                }
-                ok &= inner.empty() || run.contains(inner);
-              });
-            });
-            ASSERT_TRUE(ok) << name(o);
-          }
 }
 
 // --- dilation, pairs ----------------------------------------------------------------------------

@@ -59,23 +59,23 @@ def test_a_mesh_that_is_a_part_of_the_world(ranks):
 
 
 def test_modules(ranks):
-    ranks.run("distributed_cases.modules")
+    ranks.run("distributed_module_cases.modules")
 
 
 def test_compat_module(ranks):
-    ranks.run("distributed_cases.compat_module")
+    ranks.run("distributed_module_cases.compat_module")
 
 
 def test_shard_and_unshard(ranks):
-    ranks.run("distributed_cases.sharding")
+    ranks.run("distributed_module_cases.sharding")
 
 
 def test_halo(ranks):
-    ranks.run("distributed_cases.halos")
+    ranks.run("distributed_module_cases.halos")
 
 
 def test_only_the_halo_travels(ranks):
-    ranks.run("distributed_cases.traffic")
+    ranks.run("distributed_exchange_cases.traffic")
 
 
 @pytest.mark.parametrize(
@@ -84,13 +84,13 @@ def test_only_the_halo_travels(ranks):
 def test_what_is_exchanged(ranks, law):
     """16-bit gradients in float32; computing in the meantime; one exchange at a time; a loss
     with one rank's lse; sums in rank order; the method chosen."""
-    ranks.run(f"distributed_cases.{law}")
+    ranks.run(f"distributed_exchange_cases.{law}")
 
 
 def test_the_example_on_four_ranks(ranks):
     """The digits transformer on one row of tokens per rank: the loss of one process."""
     pytest.importorskip("sklearn")
-    for one, many in ranks.run("distributed_cases.example", ["--epochs", "2", "--pictures", "64"]):
+    for one, many in ranks.run("distributed_module_cases.example", ["--epochs", "2", "--pictures", "64"]):
         assert many == pytest.approx(one, rel=1e-4)
 
 
@@ -119,8 +119,8 @@ def test_the_example_under_torchrun():
 
 
 def test_compiled_in_one_graph(ranks):
-    ranks.run("distributed_cases.compiled")
+    ranks.run("distributed_module_cases.compiled")
 
 
 def test_compiled_of_many_shapes(ranks):
-    ranks.run("distributed_cases.compiled_of_many_shapes")
+    ranks.run("distributed_module_cases.compiled_of_many_shapes")

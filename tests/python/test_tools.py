@@ -282,6 +282,7 @@ def test_show_prints(capsys):
     ("words", "part"),
     [
         (["na:fwd"], "problem string"),
+        ([SMALL.replace("6x7", "2000000000x2000000000")], "[problem string] got layouts of 4e+18 tokens"),
         ([SMALL, "-q", 6, 0], "expected a place in the layout"),
         ([SMALL, "-q", 1], "expected a place in the layout"),
         ([SMALL, "--sequence", 1], "--sequence"),

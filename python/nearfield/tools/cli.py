@@ -24,7 +24,9 @@ def main(argv=None):
     args = parser.parse_args(argv)
     try:
         args.run(args)
-    except CommandError as error:
+    except (CommandError, ValueError) as error:
+        if not isinstance(error, CommandError) and not str(error).startswith("["):
+            raise  # the library's refusals begin with the operation in brackets; anything else is a bug
         print(f"nearfield {args.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
