@@ -13,6 +13,7 @@
 #include <cstring>
 #include <fstream>
 #include <iostream>
+#include <map>
 #include <set>
 #include <sstream>
 #include <thread>
@@ -25,7 +26,7 @@ namespace nearfield::bench {
 namespace {
 
 constexpr const char* kUsage = R"(usage: nearfield-bench [OPTION...] FILE|PROBLEM...
-  --threads N         default: one per processor
+  --threads N,...     default: one per processor; several numbers are timed in turns
   --samples N         of each call (7)
   --sample-ms N       milliseconds that the calls of a sample fill (20)
   --budget SECONDS    for the samples of one call, which then may be fewer (2)
@@ -41,7 +42,8 @@ constexpr const char* kUsage = R"(usage: nearfield-bench [OPTION...] FILE|PROBLE
 using Clock = std::chrono::steady_clock;
 
 struct Options {
-  int threads = 0, samples = 7, process = 0;
+  int samples = 7, process = 0;
+  std::vector<int> threads{0};  // 0: one per processor
   double budget = 2, sample_ms = 20;
   bool errors = false, forced = false;
   std::string json;
@@ -80,8 +82,11 @@ Options parse(int argc, char** argv) {
     if (i + 1 == argc) fail("got " + word + " at the end, expected a value behind it");
     const std::string value = argv[++i];
     const std::vector<std::string> list = split(value);
-    if (word == "--threads") o.threads = std::atoi(value.c_str());
-    else if (word == "--samples") o.samples = std::max(1, std::atoi(value.c_str()));
+    if (word == "--threads") {
+      o.threads.clear();
+      for (const std::string& number : list) o.threads.push_back(std::atoi(number.c_str()));
+      if (o.threads.empty()) fail("got no number behind --threads");
+    } else if (word == "--samples") o.samples = std::max(1, std::atoi(value.c_str()));
     else if (word == "--process") o.process = std::atoi(value.c_str());
     else if (word == "--budget") o.budget = std::atof(value.c_str());
     else if (word == "--sample-ms") o.sample_ms = std::atof(value.c_str());
@@ -135,6 +140,7 @@ class Contestant {
     choice_ = make_plan(call_.problem, call_.options);
     workspace_.resize(choice_.plan->workspace_bytes(executor.workers()));
   }
+  int threads() const { return executor_.workers(); }
   void operator()(const Tensors& tensors) {
     run(call_.problem, choice_, tensors, executor_, workspace_.data());
   }
@@ -156,12 +162,15 @@ class Contestant {
 
 class Bench {
  public:
-  explicit Bench(const Options& o) : o_(o), executor_(make_executor(o.threads)), target_(cpu_target()) {
+  explicit Bench(const Options& o) : o_(o), target_(cpu_target()) {
+    for (const int threads : o.threads) executors_.push_back(make_executor(threads));
     if (!o.json.empty() && !(json_ = std::fopen(o.json.c_str(), "a")))
       throw std::invalid_argument("got --json " + o.json + ", expected a file that can be written");
     if (nf_fma(target_.c_str(), 1, 1) <= 0)
       throw std::invalid_argument("got CPU target " + target_ + ", expected one whose FMA peak can be read");
-    std::printf("%s, %d threads\n", target_.c_str(), executor_->workers());
+    std::printf("%s, threads:", target_.c_str());
+    for (const auto& executor : executors_) std::printf(" %d", executor->workers());
+    std::printf("\n");
     print_header(stdout);
   }
   ~Bench() {
@@ -175,25 +184,27 @@ class Bench {
     std::vector<Contestant> contestants;
     std::vector<double> first;  // seconds of the first call
     Tensors tensors;
-    const Inputs inputs(problem, *executor_);
+    const Inputs inputs(problem, *executors_[0]);
     tensors = inputs.views();
     std::vector<std::string> calls;
     if (!o_.forced) calls.push_back(named.call);
     for (const std::string& suffix : o_.with) calls.push_back(named.call + "@" + suffix);
-    for (const std::string& call : calls) {
+    for (std::size_t i = 0; i < calls.size() * executors_.size(); ++i) {
+      const std::string& call = calls[i / executors_.size()];
+      Executor& executor = *executors_[i % executors_.size()];
       Record r;
       r.name = named.name;
       r.direction = word_of(problem.direction);
       r.by = call == named.call ? "nearfield-bench" : call.substr(named.call.size());
       r.problem = call;
-      r.threads = executor_->workers();
+      r.threads = executor.workers();
       r.process = o_.process;
       try {
-        Contestant contestant(call, *executor_);
+        Contestant contestant(call, executor);
         const double seconds = time(contestant, tensors, 1);
         contestant.describe(r);
         if (o_.errors) {
-          const Error error = error_of(problem, tensors, *executor_);
+          const Error error = error_of(problem, tensors, executor);
           r.error = error.largest;
           r.error_of = error.of;
         }
@@ -221,17 +232,15 @@ class Bench {
       count.push_back(
           std::clamp(static_cast<int>(o_.budget / std::max(warm, o_.sample_ms * 1e-3)), 1, o_.samples));
     }
-    double one, all;
-    read_peak(one, all);
+    std::map<int, double> before = peaks();
     for (int i = 0; i < o_.samples; ++i) {
       for (std::size_t c = 0; c < contestants.size(); ++c) {
         if (i >= count[c]) continue;
-        Sample s{};
-        s.fma_one[0] = one, s.fma[0] = all;
-        s.seconds = time(contestants[c], tensors, calls[c]);
-        read_peak(one, all);
-        s.fma_one[1] = one, s.fma[1] = all;
-        records[c].samples.push_back(s);
+        const double seconds = time(contestants[c], tensors, calls[c]);
+        std::map<int, double> after = peaks();
+        const int n = contestants[c].threads();
+        records[c].samples.push_back({seconds, {before[1], after[1]}, {before[n], after[n]}});
+        before = std::move(after);
       }
     }
   }
@@ -242,9 +251,12 @@ class Bench {
     return std::chrono::duration<double>(Clock::now() - begin).count() / calls;
   }
 
-  void read_peak(double& one, double& all) const {
-    one = nf_fma(target_.c_str(), 1, 2);
-    all = executor_->workers() == 1 ? one : nf_fma(target_.c_str(), executor_->workers(), 2);
+  // FMA peak by number of threads, of one and of all that are timed.
+  std::map<int, double> peaks() const {
+    std::map<int, double> read{{1, nf_fma(target_.c_str(), 1, 2)}};
+    for (const auto& executor : executors_)
+      if (const int n = executor->workers(); !read.count(n)) read[n] = nf_fma(target_.c_str(), n, 2);
+    return read;
   }
 
   void write(const Record& r) {
@@ -253,7 +265,7 @@ class Bench {
   }
 
   const Options& o_;
-  std::unique_ptr<Executor> executor_;
+  std::vector<std::unique_ptr<Executor>> executors_;
   std::string target_;
   std::FILE* json_ = nullptr;
 };

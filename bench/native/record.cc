@@ -34,8 +34,8 @@ std::vector<Sample> kept(const Record& r) {
 }
 
 void print_header(std::FILE* to) {
-  std::fprintf(to, "%-8s %-3s %10s %5s %7s %6s %8s %9s  %-14s %s\n", "", "", "ms", "+-%", "GF/s", "peak%",
-               "MiB", "max error", "kernel", "call");
+  std::fprintf(to, "%-8s %-3s %2s %10s %5s %7s %6s %8s %9s  %-14s %s\n", "", "", "T", "ms", "+-%", "GF/s",
+               "peak%", "MiB", "max error", "kernel", "call");
 }
 
 void print_line(std::FILE* to, const Record& r) {
@@ -55,10 +55,10 @@ void print_line(std::FILE* to, const Record& r) {
   const double median = quantile(times, 0.5);
   char error[16] = "";
   if (r.error >= 0) std::snprintf(error, sizeof error, "%.1e", r.error);
-  std::fprintf(to, "%9.4f%c %5.1f %7.1f %6.1f %8.2f %9s  %-14s %s\n", median * 1e3, noisy ? '~' : ' ',
-               50 * (quantile(times, 0.75) - quantile(times, 0.25)) / median, r.flops / median * 1e-9,
-               100 * quantile(shares, 0.5), static_cast<double>(r.workspace) / (1 << 20), error,
-               r.kernel.c_str(), r.problem.c_str());
+  std::fprintf(to, "%2d %9.4f%c %5.1f %7.1f %6.1f %8.2f %9s  %-14s %s\n", r.threads, median * 1e3,
+               noisy ? '~' : ' ', 50 * (quantile(times, 0.75) - quantile(times, 0.25)) / median,
+               r.flops / median * 1e-9, 100 * quantile(shares, 0.5),
+               static_cast<double>(r.workspace) / (1 << 20), error, r.kernel.c_str(), r.problem.c_str());
   std::fflush(to);
 }
 

@@ -90,6 +90,35 @@ def test_the_tool_writes_the_same_lines(tmp_path):
     assert len(cells(Results(out))[1]) == 4 and Results(out).peers == []
 
 
+@pytest.mark.skipif(not NATIVE, reason="nearfield-bench is not built")
+def test_variants_run(tmp_path):
+    command = [sys.executable, BENCH / "variants.py", BENCH / "problems" / "smoke.txt", "--bench", NATIVE[-1]]
+    command += ["--processes", "1", "--budget", "0.05", "--times", tmp_path / "x.jsonl", "--threads", "2"]
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "x.jsonl").read_text().splitlines()]
+    assert {(r["run"], r["name"].partition(",")[2], r["threads"]) for r in rows} == {
+        *((run, "", n) for run in ("threads", "avx2") for n in (1, 2)),
+        *(("types", v, 2) for v in ("", "bf16", "f16", "prec")),
+    }
+    assert sum(line.startswith(("| dense |", "| image |")) for line in done.stdout.splitlines()) == 4
+
+
+def test_ratios_of_variants_are_those_of_processes(tmp_path):
+    from variants import Times, table
+
+    seconds = {0: (0.02, 0.010), 1: (0.03, 0.010), 2: (0.06, 0.015)}  # one thread, both
+    lines = [
+        {**row("nearfield-bench", sample(s, both=100.0 * n), kernel="cpu b16"), "process": i, "run": "threads"}
+        | {"threads": n}
+        for i, by_threads in seconds.items()
+        for s, n in zip(by_threads, (1, 2), strict=True)
+    ]
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (cells,) = table(Times(tmp_path / "x.jsonl"), 2)
+    assert cells[:7] == ["x", "fwd", "10", "50.0", "20", "50.0", "3.00"]
+
+
 def test_a_large_problem_is_compared_on_a_sample():
     from peers.ours import Nearfield
     from worker import tensors_of
