@@ -109,8 +109,8 @@ def test_ratios_of_variants_are_those_of_processes(tmp_path):
 
     seconds = {0: (0.02, 0.010), 1: (0.03, 0.010), 2: (0.06, 0.015)}  # one thread, both
     lines = [
-        {**row("nearfield-bench", sample(s, both=100.0 * n), kernel="cpu b16"), "process": i, "run": "threads"}
-        | {"threads": n}
+        row("nearfield-bench", sample(s, both=100.0 * n), kernel="cpu b16")
+        | {"process": i, "run": "threads", "threads": n}
         for i, by_threads in seconds.items()
         for s, n in zip(by_threads, (1, 2), strict=True)
     ]
