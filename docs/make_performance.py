@@ -3,7 +3,8 @@
 """docs/performance.md and its pictures, from bench/results: `python docs/make_performance.py` writes them.
 
 Every number of that page is read off a table of the bench: results/*-speed.md, the newest first
-(bench/report.py prints them), *-features.md and *-predictions.md. The tests make the page again and compare.
+(bench/report.py prints them), *-variants.md, *-features.md and *-predictions.md. The tests make the page
+again and compare.
 """
 
 from __future__ import annotations
@@ -203,6 +204,29 @@ def features() -> list[str]:
     return lines
 
 
+def variants() -> list[str]:
+    lines = [
+        "## Threads, types and targets",
+        "",
+        "In C++ (`bench/variants.py`). *One / all*: the time on one thread over that on all. *bf16*, *f16*: "
+        "the time in float32 over that of tensors of the type, computed in float32; *prec=bf16*: and "
+        "multiplied in bf16. *AVX2*: the share of the peak of AVX2's multiply-adds where "
+        "`NEARFIELD_CPU_TARGET=avx2` forces it.",
+        "",
+    ]
+    shown = ["one thread peak%", "one / all", "bf16", "f16", "prec=bf16", "AVX2 peak%"]
+    for path in sources("variants"):
+        (head, *rows), *_ = tables(path)
+        lines += [f"On {machine(path)} ([all columns](../bench/results/{path.name})):", ""]
+        # What stands twice in the head is first of float32, then of AVX2.
+        at = [4 + head[4:].index("peak%"), *(head.index(name) for name in shown[1:])]
+        lines += [f"| | | {' | '.join(shown)} |", "|---" * (2 + len(shown)) + "|"]
+        for row in rows:
+            lines.append(f"| {row[0]} | {WAYS[row[1]]} | {' | '.join(row[i] for i in at)} |")
+        lines.append("")
+    return lines
+
+
 def predictions() -> list[str]:
     lines = [
         "## What is predicted",
@@ -247,7 +271,7 @@ def page() -> str:
     lines = [INTRODUCTION]
     for path in sources("speed"):
         lines += section(path)
-    return "\n".join([*lines, *features(), *predictions()]).rstrip() + "\n"
+    return "\n".join([*lines, *variants(), *features(), *predictions()]).rstrip() + "\n"
 
 
 def drawer(draw, path: Path, words: str):

@@ -16,7 +16,9 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
-#include <memory>
+#include <algorithm>
+#include <atomic>
+#include <new>
 #include <optional>
 #include <string>
 #include <tuple>
@@ -210,15 +212,40 @@ void add_inputs(const Problem& p, const std::string& op, const Arguments& a, Ten
   tensors[Role::kAdditionalValue] = view_of(*a.additional_values, p.dtype);
 }
 
+// Scratch memory that the process keeps for the next call: fresh pages cost more than a small problem. One caller
+// at a time has it; another one, or a call that needs more than kMost, asks PyTorch's allocator.
+class KeptScratch {
+ public:
+  explicit KeptScratch(int64_t bytes) {
+    if (bytes > kMost || busy_.exchange(true, std::memory_order_acquire)) return;
+    mine_ = true;
+    if (bytes <= size_) return;
+    delete[] memory_;
+    memory_ = new (std::nothrow) std::byte[static_cast<std::size_t>(bytes)];
+    size_ = memory_ ? bytes : 0;
+  }
+  ~KeptScratch() {
+    if (mine_) busy_.store(false, std::memory_order_release);
+  }
+  KeptScratch(const KeptScratch&) = delete;
+  KeptScratch& operator=(const KeptScratch&) = delete;
+
+  std::byte* data() const { return mine_ ? memory_ : nullptr; }
+
+ private:
+  static constexpr int64_t kMost = 64 << 20;
+  inline static std::atomic<bool> busy_{false};
+  inline static std::byte* memory_ = nullptr;  // never freed: a thread may be at work when the process ends
+  inline static int64_t size_ = 0;
+  bool mine_ = false;
+};
+
 void run_on_host(const Problem& p, const Choice& choice, const Tensors& tensors, const Tensor& like) {
   TorchExecutor executor;
-  const auto bytes = static_cast<int64_t>(choice.plan->workspace_bytes(executor.workers()));
-  constexpr int64_t kKept =
-      1 << 20;  // less than this a thread keeps: asking for it takes as long as a tiny problem
-  if (bytes <= kKept) {
-    thread_local const std::unique_ptr<std::byte[]> kept(new std::byte[kKept]);
-    return run(p, choice, tensors, executor, kept.get());
-  }
+  const auto bytes =
+      std::max<int64_t>(static_cast<int64_t>(choice.plan->workspace_bytes(executor.workers())), 1);
+  const KeptScratch kept(bytes);
+  if (kept.data()) return run(p, choice, tensors, executor, kept.data());
   const Tensor workspace = torch::stable::new_empty(like, Ints{bytes}, ScalarType::Byte);
   run(p, choice, tensors, executor, static_cast<std::byte*>(workspace.data_ptr()));
 }
