@@ -11,7 +11,7 @@
 
 namespace nearfield::torch_ops {
 
-TorchExecutor::TorchExecutor() : workers_(std::max(1, static_cast<int>(torch::stable::get_num_threads()))) {}
+int threads() { return std::max(1, static_cast<int>(torch::stable::get_num_threads())); }
 
 void TorchExecutor::run(Index tasks, const std::function<void(Index, int)>& fn) {
   const Index chunks = std::min<Index>(workers(), tasks);

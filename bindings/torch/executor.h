@@ -9,9 +9,12 @@
 
 namespace nearfield::torch_ops {
 
+// torch.get_num_threads().
+int threads();
+
 class TorchExecutor final : public Executor {
  public:
-  TorchExecutor();
+  explicit TorchExecutor(int workers) : workers_(workers) {}
   int workers() const override { return workers_; }
   void run(Index tasks, const std::function<void(Index, int)>& fn) override;
 

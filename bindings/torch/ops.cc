@@ -241,7 +241,9 @@ class KeptScratch {
 };
 
 void run_on_host(const Problem& p, const Choice& choice, const Tensors& tensors, const Tensor& like) {
-  TorchExecutor executor;
+  constexpr double kAlone = 4e-5;  // predicted seconds below which a second thread would come too late
+  const double seconds = choice.plan->seconds;
+  TorchExecutor executor(seconds > 0 && seconds < kAlone ? 1 : threads());
   const auto bytes =
       std::max<int64_t>(static_cast<int64_t>(choice.plan->workspace_bytes(executor.workers())), 1);
   const KeptScratch kept(bytes);

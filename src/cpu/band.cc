@@ -13,7 +13,10 @@ constexpr Index kRingBytes = 6 << 20;       // of a task, if there is a choice
 constexpr Index kMostRingBytes = 48 << 20;  // beyond it streams
 constexpr Index kContiguous = 512;          // bytes of a token read at once, if there is a choice
 constexpr Index kMacroQueries = 512, kBackwardMacroQueries = 1024;
+constexpr Index kLeastMacro = 128, kLeastBackwardMacro = 256;
 constexpr Index kMostBands = 8;              // backward, along the ring's axis
+constexpr double kShared = 4;                // backward: rows that bands share, over the sequence's keys ...
+constexpr double kSharedBytes = 256 << 20;   // ... if they are more than these
 constexpr Index kMostCoordinates = 1 << 24;  // backward, of an axis
 
 // The sub-box of four queries with the fewest computed pairs.
@@ -37,6 +40,27 @@ TileShape full_tile(const Grid& grid, Index lanes) {
   TileShape tile = best_tile(grid, TileSide::kQueries, lanes);
   tile[2] *= lanes / (tile[0] * tile[1] * tile[2]);
   return tile;
+}
+
+// Rows of sums of all bands, at most: bands are boxes, so that their keys add up axis by axis.
+double rows_of_bands(const Grid& grid, const TileShape& band) {
+  double rows = 1;
+  for (std::size_t a = 0; a < kMaxRank; ++a) {
+    double along = 0;
+    for (Index g = 0; g < grid.axis[a].dilation; ++g) {
+      const Axis one = group(grid.axis[a], g);
+      for (Index q = one.queries.begin; q < one.queries.end; q += band[a])
+        along += static_cast<double>(hull(one, {q, min_of(q + band[a], one.queries.end)}).size());
+    }
+    rows *= along;
+  }
+  return rows;
+}
+
+double tokens(const Grid& grid) {
+  double n = 1;
+  for (const Axis& axis : grid.axis) n *= static_cast<double>(axis.keys.size());
+  return n;
 }
 
 }  // namespace
@@ -134,13 +158,20 @@ std::optional<Cut> cut_sequence(const Problem& p, const Grid& grid, const Kind& 
                ceil_div(p.additional, cut.chunk_keys);
   if (!cut.streamed) {
     if (measure() > kMostRingBytes) return std::nullopt;
+    if (!backward) return cut;
+    const double rows = rows_of_bands(grid, cut.band),
+                 row = static_cast<double>(p.kv_heads * (p.head_dim + p.value_dim) * 4);
+    if (rows > kShared * tokens(grid) && rows * row > kSharedBytes) return std::nullopt;
     return cut;
   }
 
   cut.heads = 1;
   cut.chunk_keys = std::min(cut.chunk_keys, kMaxRows);
-  const TileShape macro =
-      best_tile(grid, TileSide::kQueries, backward ? kBackwardMacroQueries : kMacroQueries);
+  // With few heads smaller ones, for a handful of tasks.
+  const Index all = extent[0] * extent[1] * extent[2] * p.kv_heads / kMostBands;
+  Index queries = backward ? kBackwardMacroQueries : kMacroQueries;
+  while (queries > all && queries > (backward ? kLeastBackwardMacro : kLeastMacro)) queries /= 2;
+  const TileShape macro = best_tile(grid, TileSide::kQueries, queries);
   for (int a = 0; a < kMaxRank; ++a) {
     cut.macro[at(a)] = max_of(macro[at(a)], cut.tile[at(a)]);
     cut.band[at(a)] = ceil_div(cut.band[at(a)], cut.macro[at(a)]) * cut.macro[at(a)];

@@ -14,6 +14,7 @@ constexpr Index kSlabRows = 8;           // query rows of a task that sweeps ove
 constexpr Index kTaskBytes = 12 << 20;   // of scratch, if there is a choice
 constexpr Index kMostTaskBytes = 48 << 20;
 constexpr Index kContiguous = 512;  // bytes of a token read at once, if there is a choice
+constexpr Index kEnough = 1024;     // more than these are not read faster, and take cache
 constexpr Index kMostWindow = 64;   // along the last axis: beyond it nothing is left to share
 
 Index extent_of(const Axis& axis) { return max_of(ceil_div(axis.queries.size(), axis.dilation), 1); }
@@ -65,6 +66,7 @@ std::optional<Cut> cut_stencil(const Problem& p, const Grid& grid) {
     cut.band[1] = kStencilRows;
     return true;
   };
+  while (halve_heads(kEnough)) {}
   while (measure() > kTaskBytes &&
          (halve_heads(kContiguous) || halve_slab() || halve_width() || halve_heads(0))) {}
   if (measure() > kMostTaskBytes) return std::nullopt;

@@ -28,7 +28,7 @@ struct Bands {
     shape = c.streamed ? c.macro : c.band;
     heads = c.heads;
     count(p);
-    if (c.streamed || total == 0) return;
+    if (c.streamed || total == 0) return;  // what is summed together is a macro's
     if (c.stencil) shorten(p, static_cast<Index>(std::ceil(workers)));
     else balance(p, workers);
   }
@@ -183,7 +183,7 @@ std::optional<std::string> tuned_refusal(const Problem& p, const PlanOptions& op
       if (const auto reason = stencil_refusal(p, grid_of(p, i))) return reason;
     for (Index i = 0; i < sequences(p); ++i)
       if (!cut_sequence(p, grid_of(p, i), *asked, multiplies_bf16(p)))
-        return "the keys of a band do not fit its memory";
+        return "the keys of a band, or the sums that bands share, take too much memory";
   }
   if (p.dtype == DType::kFloat64) return "float64 takes the general path";
   if (p.bias) return "a bias takes the general path";

@@ -5,6 +5,8 @@
 // kernels that cannot be had.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "nearfield/attention.h"
 
 namespace nearfield {
@@ -75,6 +77,25 @@ TEST(Plan, WorkspaceOfLargeWindows) {
              many = plan("na:fwd:f32:b1h8kv8d64:64x64:k7x7:add=4096@cpu/b16");
   const std::size_t packed = 4096 * (64 + 64) * sizeof(float);  // of one head at least
   EXPECT_GT(many.private_bytes, few.private_bytes + packed);
+}
+
+// Bands of a backward pass that share most of their keys would have sums of tens of times the keys.
+TEST(Plan, BackwardSumsAreNotManyTimesTheKeys) {
+  for (const char* text :
+       {"na:bwd:f32:b1h4kv1d64:32x64x48:k20x20x11@cpu", "na:bwd:f32:b1h8kv1d64:64x32x32:k32x11x10:s8x7x1@cpu",
+        "na:bwd:f32:b1h16kv2d32:48x32x64:k22x15x33@cpu", "na:bwd:f32:b1h32kv4d256:32x64x48:k6x23x21@cpu",
+        "na:bwd:f32:b1h64kv8d256:64x48x64:k7x18x17:s6x1x17@cpu", "na:bwd:f32:b1h4kv4d64:128x128:k63x63@cpu",
+        "na:bwd:f32:b1h1kv1d64:65536:k4095@cpu", "att:bwd:f32:b1h1kv1d64:65536,65536@cpu"}) {
+    const Call call = parse_call(text);
+    const Problem& p = call.problem;
+    const Plan plan = *make_plan(p, call.options).plan;
+    const double keys = static_cast<double>(key_tokens(p, 0) * p.kv_heads * (p.head_dim + p.value_dim) * 4);
+    EXPECT_LT(static_cast<double>(plan.shared_bytes), std::max(8 * keys, 0.5 * (1 << 30))) << text;
+    EXPECT_LT(plan.private_bytes, std::size_t{64} << 20) << text;
+  }
+  Call wide = parse_call("na:bwd:f32:b1h1kv1d128:16x32x48:k16x32x32@cpu/b16");
+  if (make_plan(wide.problem).plan->candidates.empty()) GTEST_SKIP() << "no CPU kernels";
+  EXPECT_THROW(make_plan(wide.problem, wide.options), Unsupported);
 }
 
 TEST(Explain, PredictsEveryKernel) {

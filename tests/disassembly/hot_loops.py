@@ -66,6 +66,7 @@ X86_64 = [
     Kernel(r"N_AVX3::weigh_pairs<4, ", fmas=16),
     Kernel(r"N_AVX3::spread_run<[234], ", fmas=24),
     Kernel(r"N_AVX3::stencil_score<1, [89]>", fmas=8, folded=9),  # one row: no load is shared
+    Kernel(r"N_AVX3::stencil_score<[23], [78]>", fmas=14),
     Kernel(r"N_AVX3::stencil_score<4, [456]>", fmas=16),
     Kernel(r"N_AVX3::stencil_weigh<2, 4>", fmas=16, spills=5),  # around the last column, once per row of keys
     Kernel(r"N_AVX2::stencil_score<1, [89]>", fmas=8, folded=9),
@@ -275,7 +276,8 @@ def main() -> int:
         print("\n".join(sorted(map(str, loops), key=lambda line: line.split(": ")[1])))
     names = [function.name for function in functions(listing)]
     found = complaints(loops, names, X86_64 if machine == "x86-64" else AARCH64)
-    print("\n".join(found) if found else f"OK: {len(loops)} hot loops of {machine} code, no spill, no reload")
+    good = f"OK: {len(loops)} hot loops of {machine} code, no spill or reload but those listed in this file"
+    print("\n".join(found) if found else good)
     return 1 if found else 0
 
 
