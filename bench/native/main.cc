@@ -11,6 +11,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <map>
@@ -133,6 +134,17 @@ std::string cpu_target() {
   return "scalar";
 }
 
+// Seconds so far that threads of this process were ready to run and had no core; 0 where nobody counts.
+double waited() {
+  double total = 0;
+  std::error_code none;
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task", none)) {
+    double ran = 0, stood = 0;
+    if (std::ifstream(task.path() / "schedstat") >> ran >> stood) total += stood;
+  }
+  return total * 1e-9;
+}
+
 // One way to run one problem: what is timed.
 class Contestant {
  public:
@@ -236,10 +248,11 @@ class Bench {
     for (int i = 0; i < o_.samples; ++i) {
       for (std::size_t c = 0; c < contestants.size(); ++c) {
         if (i >= count[c]) continue;
-        const double seconds = time(contestants[c], tensors, calls[c]);
+        const double stood = waited(), seconds = time(contestants[c], tensors, calls[c]),
+                     share = (waited() - stood) / (seconds * calls[c]);
         std::map<int, double> after = peaks();
         const int n = contestants[c].threads();
-        records[c].samples.push_back({seconds, {before[1], after[1]}, {before[n], after[n]}});
+        records[c].samples.push_back({seconds, {before[1], after[1]}, {before[n], after[n]}, share});
         before = std::move(after);
       }
     }

@@ -29,7 +29,8 @@ double quantile(std::vector<double> x, double q) {
 std::vector<Sample> kept(const Record& r) {
   std::vector<Sample> fair;
   for (const Sample& s : r.samples)
-    if (std::min(s.fma[0] / s.fma_one[0], s.fma[1] / s.fma_one[1]) >= 0.9 * r.threads) fair.push_back(s);
+    if (s.waited <= 0.05 && std::min(s.fma[0] / s.fma_one[0], s.fma[1] / s.fma_one[1]) >= 0.9 * r.threads)
+      fair.push_back(s);
   return fair;
 }
 
@@ -76,9 +77,10 @@ void print_json(std::FILE* to, const Record& r) {
                 r.threads, r.flops, r.workspace);
   line += text;
   for (const Sample& s : r.samples) {
-    std::snprintf(text, sizeof text, "%s{\"s\": %.6g, \"fma1\": [%.5g, %.5g], \"fma\": [%.5g, %.5g]}",
-                  &s == r.samples.data() ? "" : ", ", s.seconds, s.fma_one[0], s.fma_one[1], s.fma[0],
-                  s.fma[1]);
+    std::snprintf(text, sizeof text,
+                  "%s{\"s\": %.6g, \"waited\": %.4g, \"fma1\": [%.5g, %.5g], \"fma\": [%.5g, %.5g]}",
+                  &s == r.samples.data() ? "" : ", ", s.seconds, s.waited, s.fma_one[0], s.fma_one[1],
+                  s.fma[0], s.fma[1]);
     line += text;
   }
   line += "]";

@@ -14,6 +14,7 @@ namespace nearfield::bench {
 struct Sample {
   double seconds;             // mean of the calls in it
   double fma_one[2], fma[2];  // FMA peak of one thread and of all, before and after, in GFLOP/s
+  double waited;              // share of the time that threads were ready to run and had no core, together
 };
 
 struct Record {
@@ -27,7 +28,8 @@ struct Record {
   std::vector<Sample> samples;
 };
 
-// Samples during which all threads had a core, before and after (0.9 of as many times one thread's peak).
+// Samples during which all threads had a core: before and after (0.9 of as many times one thread's peak), and in
+// between (5 % of the time without).
 std::vector<Sample> kept(const Record& record);
 
 void print_header(std::FILE* to);

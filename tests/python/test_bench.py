@@ -152,6 +152,8 @@ def test_the_best_process_counts_and_samples_without_all_cores_do_not():
     assert f.seconds == 0.011 and f.dropped == 1 and f.processes == 2 and not f.noisy
     assert math.isclose(f.share, 1 / 0.011 / 200) and math.isclose(f.runner_up, 0.021 / 0.011 - 1)
     assert figure([row("nearfield", sample(0.01, both=150.0))]).noisy
+    assert figure([row("nearfield", sample(0.01) | {"waited": 0.2})]).noisy
+    assert not figure([row("nearfield", sample(0.01) | {"waited": 0.02})]).noisy
     assert figure([row("nearfield")]) is None
 
 

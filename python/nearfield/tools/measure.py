@@ -4,15 +4,19 @@
 
 A sample is the mean time of as many calls as fill some milliseconds, with the peak of one thread and of all
 threads read before and after. What is a sample worth? `kept` says: on a shared machine two threads at times
-get one core, which nothing but the FMA reading shows.
+get one core, which nothing but the FMA reading shows; and other processes may take cores in between, which
+shows in how long threads had to wait for one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import glob
 import statistics
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -22,6 +26,7 @@ from nearfield._core import fma
 AGREEMENT = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.01}
 SETTLE_S = 0.005  # idle threads of torch's pool spin that long, and would take part of the burst's cores
 FAIR = 0.9  # of n times one thread's peak, what n threads must read: 1.8 for two
+MOST_WAITED = 0.05  # of a sample's time that its threads may have stood in the queue for a core, together
 
 
 def reading(target: str, threads: int) -> tuple[float, float]:
@@ -31,8 +36,19 @@ def reading(target: str, threads: int) -> tuple[float, float]:
     return one, fma(target, threads) if threads > 1 else one
 
 
+def waited() -> float:
+    """Seconds that threads of this process were ready to run and had no core; 0 where nobody counts."""
+    total = 0
+    for task in glob.glob("/proc/self/task/*/schedstat"):
+        with contextlib.suppress(OSError):  # a thread that ended meanwhile
+            total += int(Path(task).read_text().split()[1])
+    return total * 1e-9
+
+
 def kept(sample: dict, threads: int) -> bool:
-    """Whether all threads had their cores before and after the sample."""
+    """Whether all threads had their cores before, in and after the sample."""
+    if sample.get("waited", 0.0) > MOST_WAITED:
+        return False
     return all(n >= FAIR * threads * one for one, n in zip(sample["fma1"], sample["fma"], strict=True))
 
 
@@ -60,9 +76,15 @@ def interleaved(functions: dict, target: str, threads: int, samples: int, budget
                 calls, count = plan.get(name, (1, 1))
                 if turn > count:
                     continue
+                waited_s = waited()
                 time_s = seconds(fn, calls)
+                share = (waited() - waited_s) / max(time_s * calls, 1e-9)
                 after = reading(target, threads)
-                pair = {"fma1": [before[0], after[0]], "fma": [before[1], after[1]]}
+                pair = {
+                    "waited": round(share, 4),
+                    "fma1": [before[0], after[0]],
+                    "fma": [before[1], after[1]],
+                }
                 before = after
                 if turn == 0:
                     warm = min(time_s, seconds(fn)) if time_s < budget else time_s
