@@ -1,7 +1,7 @@
 // Copyright 2026 The nearfield authors.
 // SPDX-License-Identifier: Apache-2.0
 //
-// Two operators, forward and backward: torch tensors -> Request -> Problem -> plan -> run. No arithmetic.
+// Two operators, forward and backward: torch tensors -> Problem and plan (prepare.h) -> run. No arithmetic.
 // Built on PyTorch's stable ABI (torch >= 2.10); whatever is thrown here reaches Python as a ValueError
 // with its text.
 //
@@ -13,7 +13,7 @@
 //   function, causal_type, flags: nearfield/request.h, CallWords
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/macros.h>
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
@@ -27,158 +27,46 @@
 #include "executor.h"
 #include "nearfield/attention.h"
 #include "nearfield/stream.h"
+#include "prepare.h"
 #include "stream.h"
 
 namespace nearfield::torch_ops {
 namespace {
 
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-using Ints = std::vector<int64_t>;
-
-std::string dtype_name(ScalarType t) {
+int32_t torch_dtype(DType t) {
   switch (t) {
-    case ScalarType::Float: return "float32";
-    case ScalarType::Double: return "float64";
-    case ScalarType::BFloat16: return "bfloat16";
-    case ScalarType::Half: return "float16";
-    case ScalarType::Int: return "int32";
-    case ScalarType::Long: return "int64";
-    case ScalarType::Bool: return "bool";
-    case ScalarType::ComplexFloat: return "complex64";
-    case ScalarType::ComplexDouble: return "complex128";
-    case ScalarType::ComplexHalf: return "complex32";
-    case ScalarType::Byte: return "uint8";
-    case ScalarType::Char: return "int8";
-    case ScalarType::Short: return "int16";
-    case ScalarType::UInt16: return "uint16";
-    case ScalarType::UInt32: return "uint32";
-    case ScalarType::UInt64: return "uint64";
-    case ScalarType::Float8_e5m2: return "float8_e5m2";
-    case ScalarType::Float8_e4m3fn: return "float8_e4m3fn";
-    case ScalarType::Float8_e5m2fnuz: return "float8_e5m2fnuz";
-    case ScalarType::Float8_e4m3fnuz: return "float8_e4m3fnuz";
-    case ScalarType::Float8_e8m0fnu: return "float8_e8m0fnu";
-    default: return "number " + std::to_string(static_cast<int>(t));
+    case DType::kFloat64: return aoti_torch_dtype_float64();
+    case DType::kBFloat16: return aoti_torch_dtype_bfloat16();
+    case DType::kFloat16: return aoti_torch_dtype_float16();
+    default: return aoti_torch_dtype_float32();
   }
 }
 
-ScalarType scalar_type(DType t) {
-  switch (t) {
-    case DType::kFloat64: return ScalarType::Double;
-    case DType::kBFloat16: return ScalarType::BFloat16;
-    case DType::kFloat16: return ScalarType::Half;
-    default: return ScalarType::Float;
-  }
+// Dense and uninitialised, where `like` lies. Not torch::stable::new_empty: it takes a way through the dispatcher
+// that costs a small call several microseconds where the caches are cold.
+Tensor empty(const Tensor& like, const Ints& size, int32_t dtype) {
+  Ints stride(size.size());
+  int64_t step = 1;
+  for (std::size_t i = size.size(); i-- > 0; step *= std::max<int64_t>(size[i], 1)) stride[i] = step;
+  int32_t device = 0;
+  AtenTensorHandle made = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device));
+  STABLE_TORCH_ERROR_CODE_CHECK(
+      aoti_torch_empty_strided(static_cast<int64_t>(size.size()), size.data(), stride.data(), dtype, device,
+                               static_cast<int32_t>(like.get_device_index()), &made));
+  return Tensor(made);
 }
-
-TensorInfo info_of(const Tensor& t) {
-  TensorInfo info;
-  info.present = true;
-  info.dtype = dtype_name(t.scalar_type());
-  info.device = t.is_cpu()    ? "cpu"
-                : t.is_cuda() ? "cuda:" + std::to_string(t.get_device_index())
-                              : "a device that is not served";
-  const auto size = t.sizes(), stride = t.strides();
-  info.size.assign(size.begin(), size.end());
-  info.stride.assign(stride.begin(), stride.end());
-  return info;
-}
-
-TensorInfo info_of(const std::optional<Tensor>& t) { return t ? info_of(*t) : TensorInfo(); }
 
 // Borrows the tensor's memory; its shape has been checked.
 TensorView view_of(const Tensor& t, DType dtype) {
   return TensorView(t.data_ptr(), dtype, t.sizes().data(), t.strides().data(), static_cast<int>(t.dim()));
 }
 
-// Cumulative lengths where the host can read them; make_problem() checks the tensor itself.
-std::vector<Index> offsets_of(const Tensor& t) {
-  const ScalarType type = t.scalar_type();
-  std::vector<Index> values;
-  if ((type != ScalarType::Int && type != ScalarType::Long) || t.dim() != 1 || !t.is_cpu()) return values;
-  for (int64_t i = 0; i < t.size(0); ++i)
-    values.push_back(type == ScalarType::Int ? static_cast<const int32_t*>(t.data_ptr())[i * t.stride(0)]
-                                             : static_cast<const int64_t*>(t.data_ptr())[i * t.stride(0)]);
-  return values;
-}
-
-// The arguments that both operators share.
-struct Arguments {
-  Tensor query, key, value;
-  std::optional<Tensor> additional_keys, additional_values, bias, seed, offsets_query, offsets_key;
-  Ints axes, grids, ranges, tiles;
-  std::optional<double> scale;
-  double dropout_p;
-  int64_t function, causal_type, backend, flags;
-};
-
-Request request_of(const Arguments& a) {
-  CallWords words;
-  words.function = a.function;
-  words.causal_type = a.causal_type;
-  words.flags = a.flags;
-  words.axes = a.axes;
-  words.ranges = a.ranges;
-  words.grids = a.grids;
-  Request r;
-  decode(words, r);
-  r.query = info_of(a.query);
-  r.key = info_of(a.key);
-  r.value = info_of(a.value);
-  r.additional_key = info_of(a.additional_keys);
-  r.additional_value = info_of(a.additional_values);
-  r.scale = a.scale;
-  r.dropout = a.dropout_p;
-  r.bias = info_of(a.bias);
-  r.lse_wanted = true;
-  if (a.offsets_query || a.offsets_key) {
-    if (r.operation != Operation::kAttention)
-      throw std::invalid_argument("[" + r.op + "] got cumulative lengths, expected token layouts in `grids`");
-    r.varlen = true;
-    r.cumulative_query = info_of(a.offsets_query);
-    r.cumulative_key = info_of(a.offsets_key);
-    if (a.offsets_query) r.query_offsets = offsets_of(*a.offsets_query);
-    if (a.offsets_key) r.key_offsets = offsets_of(*a.offsets_key);
-  }
-  return r;
-}
-
-Device device_of(const Arguments& a) { return a.query.is_cuda() ? Device::kCuda : Device::kCpu; }
-
-PlanOptions plan_options(const Arguments& a, const Request& r) {
-  PlanOptions options;
-  options.op = r.op;
-  const auto table = backends();
-  if (a.backend < 0 || a.backend > static_cast<int64_t>(table.size()))
-    throw std::invalid_argument("[" + r.op + "] got backend number " + std::to_string(a.backend) +
-                                ", expected 0 to " + std::to_string(table.size()));
-  if (a.backend > 0) options.backend = table[static_cast<std::size_t>(a.backend) - 1]->name();
-  if (!a.tiles.empty() && a.tiles.size() != 12)
-    throw std::invalid_argument("[" + r.op + "] got " + std::to_string(a.tiles.size()) +
-                                " tile numbers, expected none or 12");
-  const std::size_t first = r.direction == Direction::kForward ? 0 : 6;
-  const auto tile = [&](std::size_t at) -> std::optional<TileShape> {
-    if (a.tiles.empty() || a.tiles[at] == 0) return std::nullopt;
-    return TileShape{a.tiles[at], a.tiles[at + 1], a.tiles[at + 2]};
-  };
-  options.query_tile = tile(first);
-  options.key_tile = tile(first + 3);
-  return options;
-}
-
-// Backward tiles are refused already by forward, where the caller named them.
-void check_backward_tiles(const Arguments& a, Request r, Problem p) {
-  if (a.tiles.size() != 12 || (a.tiles[6] == 0 && a.tiles[9] == 0)) return;
-  r.direction = p.direction = Direction::kBackward;
-  make_plan(p, plan_options(a, r), device_of(a));
-}
-
 // An output of the problem, uninitialised: run() writes every element.
 Tensor add_output(const Problem& p, Role role, const Tensor& like, Tensors& tensors) {
   const std::vector<Index> shape = shape_of(p, role);
   const DType dtype = dtype_of(p, role);
-  Tensor t = torch::stable::new_empty(like, shape, scalar_type(dtype));
+  Tensor t = empty(like, shape, torch_dtype(dtype));
   tensors[role] = view_of(t, dtype);
   return t;
 }
@@ -248,7 +136,7 @@ void run_on_host(const Problem& p, const Choice& choice, const Tensors& tensors,
       std::max<int64_t>(static_cast<int64_t>(choice.plan->workspace_bytes(executor.workers())), 1);
   const KeptScratch kept(bytes);
   if (kept.data()) return run(p, choice, tensors, executor, kept.data());
-  const Tensor workspace = torch::stable::new_empty(like, Ints{bytes}, ScalarType::Byte);
+  const Tensor workspace = empty(like, Ints{bytes}, aoti_torch_dtype_uint8());
   run(p, choice, tensors, executor, static_cast<std::byte*>(workspace.data_ptr()));
 }
 
@@ -258,7 +146,7 @@ void run_on_device(const Problem& p, const Choice& choice, const Tensors& tensor
   const torch::stable::accelerator::DeviceGuard guard(device);
   StreamExecutor stream(current_stream(device));
   const auto bytes = static_cast<int64_t>(choice.plan->workspace_bytes(stream.workers()));
-  const Tensor workspace = torch::stable::new_empty(like, Ints{bytes + 1}, ScalarType::Byte);
+  const Tensor workspace = empty(like, Ints{bytes + 1}, aoti_torch_dtype_uint8());
   run(p, choice, tensors, stream, static_cast<std::byte*>(workspace.data_ptr()));
 }
 
@@ -294,15 +182,13 @@ std::tuple<Tensor, Tensor> forward(Tensor query, Tensor key, Tensor value,
                     causal_type,
                     backend,
                     flags};
-  const Request r = request_of(a);
-  const Problem p = make_problem(r);
-  const Choice choice = make_plan(p, plan_options(a, r), device_of(a));
-  check_backward_tiles(a, r, p);
+  const auto call = prepare(a, nullptr);
+  const Problem& p = call->problem;
   Tensors tensors;
-  add_inputs(p, r.op, a, tensors);
+  add_inputs(p, call->op, a, tensors);
   Tensor out = add_output(p, Role::kOut, query, tensors);
   Tensor lse = add_output(p, Role::kLse, query, tensors);
-  run_where_it_lies(p, choice, tensors, query);
+  run_where_it_lies(p, call->choice, tensors, query);
   return {out, lse};
 }
 
@@ -334,16 +220,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(
                     causal_type,
                     backend,
                     flags};
-  Request r = request_of(a);
-  r.direction = Direction::kBackward;
-  r.out = info_of(out);
-  r.lse = info_of(lse);
-  r.grad_out = info_of(grad_out);
-  r.grad_lse = info_of(grad_lse);
-  const Problem p = make_problem(r);
-  const Choice choice = make_plan(p, plan_options(a, r), device_of(a));
+  const Incoming incoming{grad_out, grad_lse, out, lse};
+  const auto call = prepare(a, &incoming);
+  const Problem& p = call->problem;
   Tensors tensors;
-  add_inputs(p, r.op, a, tensors);
+  add_inputs(p, call->op, a, tensors);
   tensors[Role::kOut] = view_of(out, p.dtype);
   tensors[Role::kLse] = view_of(lse, lse_dtype(p.dtype));
   tensors[Role::kGradOut] = view_of(grad_out, p.dtype);
@@ -352,8 +233,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(
   Tensor grad_key = add_output(p, Role::kGradKey, query, tensors);
   Tensor grad_value = add_output(p, Role::kGradValue, query, tensors);
   const Ints none{0};
-  Tensor grad_additional = torch::stable::new_empty(
-      query, additional_keys ? Ints{p.batch, p.additional, p.kv_heads, p.head_dim + p.value_dim} : none);
+  const int32_t dtype = torch_dtype(p.dtype);
+  Tensor grad_additional =
+      empty(query, additional_keys ? Ints{p.batch, p.additional, p.kv_heads, p.head_dim + p.value_dim} : none,
+            dtype);
   if (p.additional > 0) {
     const TensorView both = view_of(grad_additional, p.dtype);
     TensorView keys = both, values = both;
@@ -363,9 +246,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(
     tensors[Role::kGradAdditionalKey] = keys;
     tensors[Role::kGradAdditionalValue] = values;
   }
-  Tensor grad_bias =
-      p.bias ? add_output(p, Role::kGradBias, query, tensors) : torch::stable::new_empty(query, none);
-  run_where_it_lies(p, choice, tensors, query);
+  Tensor grad_bias = p.bias ? add_output(p, Role::kGradBias, query, tensors) : empty(query, none, dtype);
+  run_where_it_lies(p, call->choice, tensors, query);
   return {grad_query, grad_key, grad_value, grad_additional, grad_bias};
 }
 

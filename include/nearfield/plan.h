@@ -26,6 +26,9 @@ namespace nearfield {
 using TileShape = std::array<Index, kMaxRank>;
 
 class Tuner;  // src/plan/tuner.h
+// Number of the tuner in use, 0 for none: with another one the same problem and options may be planned otherwise,
+// and only then.
+NF_API std::int64_t tuner_in_use();
 
 struct PlanOptions {
   std::string op = "nearfield";  // who asks: opens messages

@@ -10,6 +10,7 @@ import torch
 
 from . import _ops
 
+_any_autocast = torch._C._is_any_autocast_enabled
 _TILE_HINT = "one whole number per axis"
 
 
@@ -170,6 +171,8 @@ def check_hints(op: str, rank: int, a: dict) -> None:
 
 def autocast(query, *tensors):
     """float32 and 16-bit tensors in autocast's dtype where it is on for their device, as SDPA's would be."""
+    if not _any_autocast():
+        return query, *tensors
     device = query.device.type
     if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
         return query, *tensors

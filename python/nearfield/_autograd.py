@@ -18,13 +18,14 @@ from ._forward_levels import check_forward_levels
 from ._tangent import tangents
 
 _below_autograd = torch._C._AutoDispatchBelowAutograd
+_is_compiling = torch.compiler.is_compiling
 _transforms_active = torch._C._are_functorch_transforms_active
 
 
 def attend(query, key, value, additional_keys, additional_values, bias, config: _ops.Config):
     """(out, lse) of one call; every argument has been checked for its Python type."""
     tensors = (query, key, value, additional_keys, additional_values, bias)
-    if torch.compiler.is_compiling():
+    if _is_compiling():
         if forward_ad._current_level >= 0:  # the operator alone would give a zero tangent
             return _outside_graph(tensors, config)
         return _ops.forward(*tensors, *config)
@@ -36,8 +37,10 @@ def _eager(tensors, config: _ops.Config):
         check_forward_levels(config.op)
         # Config's tensors go in apart: torch.func looks for tensors among the arguments only.
         return _Full.apply(config[3:], *tensors, *config[:3])
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
-        return _Fast.apply(config, *tensors)
+    if torch.is_grad_enabled():
+        for t in tensors:
+            if t is not None and t.requires_grad:
+                return _Fast.apply(config, *tensors)
     with _below_autograd():
         return _ops.forward(*tensors, *config)
 

@@ -11,6 +11,8 @@ from . import _call, _core, _ops, _packing
 from ._autograd import attend
 from ._flags import flags
 
+_FUNCTION = _core.FUNCTIONS.index("attention")
+
 
 class CausalType(IntEnum):
     """Which queries the causal mask lets see which keys where their numbers differ.
@@ -74,27 +76,33 @@ def attention(
         sequences do not see each other; causal types count within each, and DontCare asks that the lengths
         of each be equal.
     """
-    op = "attention"
-    a = dict(locals())
+    op, a = "attention", locals()
+    packing = _packing.taken_from(a)
     tensors = _call.tensors_of(op, a)
     arguments.check_bool(op, "is_causal", is_causal)
     if is_causal and not isinstance(causal_type, CausalType):
         raise ValueError(
             f"Argument causal_type must be specified as a CausalType if is_causal, got {causal_type!r}."
         )
-    packed = _packing.packed_arguments(op, a)
-    a.update(arguments.with_performance(op, "backend_kwargs", backend_kwargs, a))
+    del a["causal_type"]
+    packed = _packing.packed_arguments(op, {"query": query, "key": key, **packing})
+    numbers, return_lse = _checked(op, a)
+    out, lse = attend_dense((*tensors, None, None), causal_type if is_causal else None, **numbers, **packed)
+    return (out, lse) if return_lse else out
+
+
+@_call.remembered
+def _checked(op: str, a: dict):
+    """(Fields of Config, return_lse)."""
+    a = {**a, **arguments.with_performance(op, "backend_kwargs", a["backend_kwargs"], a)}
     arguments.check_hints(op, 1, a)
-    result = attend_dense(
-        tensors,
-        causal_type if is_causal else None,
-        scale=arguments.number(op, "scale", scale, optional=True),
-        dropout_p=arguments.number(op, "dropout_p", dropout_p),
-        backend=arguments.backend_number(op, a["backend"]),
-        tiles=_call.tiles_of(op, a, 1, "size"),
-        **packed,
-    )
-    return _call.result_of(op, return_lse, result)
+    numbers = {
+        "scale": arguments.number(op, "scale", a["scale"], optional=True),
+        "dropout_p": arguments.number(op, "dropout_p", a["dropout_p"]),
+        "backend": arguments.backend_number(op, a["backend"]),
+        "tiles": _call.tiles_of(op, a, 1, "size"),
+    }
+    return numbers, arguments.check_bool(op, "return_lse", a["return_lse"])
 
 
 def attend_dense(tensors, causal_type=None, *, dropout_p=0.0, **config):
@@ -104,7 +112,7 @@ def attend_dense(tensors, causal_type=None, *, dropout_p=0.0, **config):
         **config,
         seed=_call.seed_of(dropout_p, tensors[0]),
         dropout_p=dropout_p,
-        function=_core.FUNCTIONS.index("attention"),
+        function=_FUNCTION,
         causal_type=0 if causal_type is None else int(causal_type),
         flags=flags(),
     )

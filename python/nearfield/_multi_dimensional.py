@@ -47,8 +47,7 @@ def multi_dimensional_attention(
     Raises:
         ValueError, TypeError, NotImplementedError: `[multi_dimensional_attention] got X, expected Y; hint`.
     """
-    op = "multi_dimensional_attention"
-    a = locals()
+    op, a = "multi_dimensional_attention", locals()
     tensors = _call.tensors_of(op, a)
     rank = query.dim() - 3
     if not 1 <= rank <= 3:
@@ -56,7 +55,8 @@ def multi_dimensional_attention(
             f"[{op}] got query of rank {query.dim()}, shape {tuple(query.shape)}, expected rank 4 to 6, "
             "[B, *layout, heads, head_dim]"
         )
-    return _run(op, a, tensors, rank, {"axes": _call.axes_of(op, rank, "window_size", a)})
+    a["rank"] = rank
+    return _run(op, a, tensors)
 
 
 def spatio_temporal_attention(
@@ -75,15 +75,15 @@ def spatio_temporal_attention(
 
     Each argument is as there; is_causal is (True, False, False).
     """
-    op = "spatio_temporal_attention"
-    a = dict(locals(), is_causal=(True, False, False))
+    op, a = "spatio_temporal_attention", locals()
     tensors = _call.tensors_of(op, a)
     if query.dim() != 6:
         raise ValueError(
             f"[{op}] got query of rank {query.dim()}, shape {tuple(query.shape)}, expected rank 6, "
             "[B, T, X, Y, heads, head_dim]"
         )
-    return _run(op, a, tensors, 3, {"axes": _call.axes_of(op, 3, "window_size", a)})
+    a.update(rank=3, is_causal=(True, False, False))
+    return _run(op, a, tensors)
 
 
 def multi_dimensional_attention_varlen(
@@ -112,11 +112,12 @@ def multi_dimensional_attention_varlen(
         ValueError, TypeError, NotImplementedError:
         `[multi_dimensional_attention_varlen] got X, expected Y; hint`.
     """
-    op = "multi_dimensional_attention_varlen"
-    a = locals()
+    op, a = "multi_dimensional_attention_varlen", locals()
     tensors = _call.tensors_of(op, a)
+    del a["metadata"]
     rank, grids = _sequences(op, metadata)
-    return _run(op, a, tensors, rank, {"axes": (1, 1, 1, 0) * rank, "grids": grids})
+    a.update(rank=rank, window_size=1, stride=1, dilation=1, is_causal=False)  # each sequence has its own
+    return _run(op, a, tensors, grids)
 
 
 def _sequences(op: str, metadata) -> tuple[int, tuple[int, ...]]:
@@ -134,15 +135,28 @@ def _sequences(op: str, metadata) -> tuple[int, tuple[int, ...]]:
     return metadata["rank"], tuple(metadata["grids"]) or None
 
 
-def _run(op: str, a: dict, tensors, rank: int, layout: dict):
+def _run(op: str, a: dict, tensors, grids=None):
+    a["flags"] = flags()
+    config, return_lse = _checked(op, a)
+    if grids is not None:
+        config = config._replace(grids=grids)
+    out, lse = attend(*arguments.autocast(*tensors), None, None, None, config)
+    return (out, lse) if return_lse else out
+
+
+@_call.remembered
+def _checked(op: str, a: dict):
+    """(Config without tensors and grids, return_lse)."""
+    rank = a["rank"]
+    axes = _call.axes_of(op, rank, "window_size", a)
     performance = arguments.with_performance(op, "backend_kwargs", a["backend_kwargs"], a, word="shape")
     arguments.check_hints(op, rank, performance)
     config = _ops.Config(
-        **layout,
+        axes=axes,
         tiles=_call.tiles_of(op, performance, rank, "shape"),
         scale=arguments.number(op, "scale", a["scale"], optional=True),
         function=_core.FUNCTIONS.index(op),
         backend=arguments.backend_number(op, performance["backend"]),
-        flags=flags(),
+        flags=a["flags"],
     )
-    return _call.result_of(op, a["return_lse"], attend(*arguments.autocast(*tensors), None, config))
+    return config, arguments.check_bool(op, "return_lse", a["return_lse"])

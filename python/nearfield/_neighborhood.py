@@ -69,7 +69,7 @@ def na1d(
     Raises:
         ValueError, TypeError, NotImplementedError: `[na1d] got X, expected Y; hint`.
     """
-    return _neighborhood(0, 1, locals())
+    return _neighborhood("na1d", locals())
 
 
 def na2d(
@@ -104,7 +104,7 @@ def na2d(
 
     kernel_size, stride, dilation and is_causal are one value, or a tuple with one per axis.
     """
-    return _neighborhood(1, 2, locals())
+    return _neighborhood("na2d", locals())
 
 
 def na3d(
@@ -139,40 +139,51 @@ def na3d(
 
     kernel_size, stride, dilation and is_causal are one value, or a tuple with one per axis.
     """
-    return _neighborhood(2, 3, locals())
+    return _neighborhood("na3d", locals())
 
 
-def _neighborhood(function: int, rank: int, a: dict):
-    op = _core.FUNCTIONS[function]
-    tensors = _call.tensors_of(op, a)
+_OPTIONAL = ("additional_keys", "additional_values", "bias")
+
+
+def _neighborhood(op: str, a: dict):
+    tensors = _call.tensors_of(op, a, _OPTIONAL)
+    a["flags"] = flags()
+    config, return_lse, backend_of_whole = _checked(op, a)
+    if a["attention_kwargs"] is not None and (tensors[3] is not None or _whole(tensors[0], config.axes)):
+        config = config._replace(backend=backend_of_whole)
+    if config.dropout_p != 0:
+        config = config._replace(seed=_call.seed_of(config.dropout_p, tensors[0]))
+    out, lse = attend(*arguments.autocast(*tensors), config)
+    return (out, lse) if return_lse else out
+
+
+@_call.remembered
+def _checked(op: str, a: dict):
+    """(Config without tensors, return_lse, backend where attention_kwargs count)."""
+    function = _core.FUNCTIONS.index(op)
+    rank = function + 1
     axes = _call.axes_of(op, rank, "kernel_size", a)
-    arguments.check_tensor(op, "bias", a["bias"], optional=True)
     arguments.check_hints(op, rank, a)
-    backend = _backend_of(op, a, tensors, axes)
-    dropout_p = arguments.number(op, "dropout_p", a["dropout_p"])
+    backend = arguments.backend_number(op, a["backend"])
     config = _ops.Config(
-        seed=_call.seed_of(dropout_p, tensors[0]),
         axes=axes,
         tiles=_call.tiles_of(op, a, rank, "shape"),
         scale=arguments.number(op, "scale", a["scale"], optional=True),
-        dropout_p=dropout_p,
+        dropout_p=arguments.number(op, "dropout_p", a["dropout_p"]),
         function=function,
-        backend=arguments.backend_number(op, backend),
-        flags=flags(),
+        backend=backend,
+        flags=a["flags"],
     )
-    return _call.result_of(op, a["return_lse"], attend(*arguments.autocast(*tensors, a["bias"]), config))
-
-
-def _backend_of(op: str, a: dict, tensors, axes):
-    """The backend of the whole call. attention_kwargs counts only where the window is the whole layout or
-    additional keys are given; it is checked always."""
-    if a["attention_kwargs"] is None:  # the common case compares no sizes: they may be symbolic
-        return a["backend"]
+    return_lse = arguments.check_bool(op, "return_lse", a["return_lse"])
+    if a["attention_kwargs"] is None:
+        return config, return_lse, backend
     merged = arguments.with_performance(op, "attention_kwargs", a["attention_kwargs"], a)
-    arguments.check_hints(op, len(axes) // 4, merged)
+    arguments.check_hints(op, rank, merged)
     _call.tiles_of(op, merged, 1, "size")
-    arguments.backend_number(op, merged["backend"])
-    whole = tensors[0].dim() == len(axes) // 4 + 3 and all(
-        axes[4 * i] == n for i, n in enumerate(tensors[0].shape[1:-2])
-    )
-    return merged["backend"] if whole or tensors[3] is not None else a["backend"]
+    return config, return_lse, arguments.backend_number(op, merged["backend"])
+
+
+def _whole(query, axes) -> bool:
+    """The window is the whole layout: there, as with additional keys, attention_kwargs count."""
+    rank = len(axes) // 4
+    return query.dim() == rank + 3 and all(axes[4 * i] == n for i, n in enumerate(query.shape[1:-2]))

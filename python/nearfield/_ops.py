@@ -20,8 +20,8 @@ from . import _core
 
 _NAMESPACE = "nearfield"
 torch.ops.load_library(str(Path(__file__).parent / "libnearfield_torch.so"))
-forward = torch.ops.nearfield.forward
-backward = torch.ops.nearfield.backward
+forward = torch.ops.nearfield.forward.default
+backward = torch.ops.nearfield.backward.default
 
 BACKENDS = {name: i + 1 for i, name in enumerate(_core.info()["backends"])}
 
@@ -276,11 +276,11 @@ def _flops_of(config: Config, shapes) -> int:
     return int(_core.problem(text)["flops"])
 
 
-@register_flop_formula(forward, get_raw=True)
+@register_flop_formula(torch.ops.nearfield.forward, get_raw=True)
 def _forward_flops(q, k, v, ak, av, bias, *config, **kwargs):
     return _flops(Config(*config), q, k, v, ak, av, bias)
 
 
-@register_flop_formula(backward, get_raw=True)
+@register_flop_formula(torch.ops.nearfield.backward, get_raw=True)
 def _backward_flops(do, dlse, q, k, v, out, lse, ak, av, bias, *config, **kwargs):
     return int(2.5 * _flops(Config(*config), q, k, v, ak, av, bias))

@@ -18,6 +18,7 @@ from . import _core
 _MAXIMA = ("max_seqlen_Q", "max_seqlen_KV")
 _OFFSETS = ("cumulative_seqlen_Q", "cumulative_seqlen_KV")
 _LENGTHS = ("seqlens_Q", "seqlens_KV")
+_ALL = (*_LENGTHS, *_OFFSETS, *_MAXIMA)
 
 
 def values_of(tensor) -> list[int] | None:
@@ -77,9 +78,15 @@ def offsets_of_lengths(op: str, a: dict):
     return tuple(offsets), tuple(maxima)
 
 
+def taken_from(a: dict) -> dict:
+    """The arguments on packed sequences, taken out of those of a call."""
+    return {name: a.pop(name) for name in _ALL}
+
+
 def packed_arguments(op: str, a: dict) -> dict:
-    """The part of a Config that says which sequences are packed; empty for a call without any."""
-    if all(a[name] is None for name in (*_LENGTHS, *_OFFSETS, *_MAXIMA)):
+    """The part of a Config that says which sequences are packed; empty for a call without any. a: `query`,
+    `key` and what taken_from() gave."""
+    if all(a[name] is None for name in _ALL):
         return {}
     if check_pair(op, _LENGTHS, a):
         for name in (*_OFFSETS, *_MAXIMA):

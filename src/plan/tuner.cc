@@ -122,6 +122,11 @@ std::shared_ptr<const Tuner> active_tuner() {
   return a.of_environment;
 }
 
+std::int64_t tuner_in_use() {
+  const std::shared_ptr<const Tuner> tuner = active_tuner();
+  return tuner ? tuner->id() : 0;
+}
+
 void set_tuner(std::shared_ptr<const Tuner> tuner) {
   Active& a = active();
   const std::lock_guard lock(a.mutex);

@@ -160,7 +160,11 @@ def test_log_trace_and_tuner_of_the_environment(tmp_path, capsys):
     assert [r[0].partition("@")[0] for r in by["dispatch"]] == [forward, backward, dense]  # plans are kept
     assert [r[0] for r in by["exec"]] == [forward, backward] * 2 + [dense]
     assert by["exec"][0][1] == "cpu" and by["exec"][0][2].startswith("m16") and float(by["exec"][0][4]) > 0
-    assert [r[1] for r in by["check"]] == [r[0] for r in by["exec"]] and by["check"][0][0] == "na2d"
+    assert by["check"] == [
+        ["na2d", forward],
+        ["na2d", backward],
+        ["attention", dense],
+    ]  # and what was checked
 
     lines = (tmp_path / "trace.txt").read_text().splitlines()
     names, problems = zip(*(x.split() for x in lines), strict=True)

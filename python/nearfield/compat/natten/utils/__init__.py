@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Helpers, under that package's module names."""
 
-from . import log
+from . import log, varlen
 from .checks import check_all_args
 
-__all__ = ["check_all_args", "log"]
+__all__ = ["check_all_args", "log", "varlen"]
