@@ -42,27 +42,6 @@ TileShape full_tile(const Grid& grid, Index lanes) {
   return tile;
 }
 
-// Rows of sums of all bands, at most: bands are boxes, so that their keys add up axis by axis.
-double rows_of_bands(const Grid& grid, const TileShape& band) {
-  double rows = 1;
-  for (std::size_t a = 0; a < kMaxRank; ++a) {
-    double along = 0;
-    for (Index g = 0; g < grid.axis[a].dilation; ++g) {
-      const Axis one = group(grid.axis[a], g);
-      for (Index q = one.queries.begin; q < one.queries.end; q += band[a])
-        along += static_cast<double>(hull(one, {q, min_of(q + band[a], one.queries.end)}).size());
-    }
-    rows *= along;
-  }
-  return rows;
-}
-
-double tokens(const Grid& grid) {
-  double n = 1;
-  for (const Axis& axis : grid.axis) n *= static_cast<double>(axis.keys.size());
-  return n;
-}
-
 }  // namespace
 
 Index widest_hull(const Axis& axis, Index length) {
@@ -159,9 +138,10 @@ std::optional<Cut> cut_sequence(const Problem& p, const Grid& grid, const Kind& 
   if (!cut.streamed) {
     if (measure() > kMostRingBytes) return std::nullopt;
     if (!backward) return cut;
-    const double rows = rows_of_bands(grid, cut.band),
-                 row = static_cast<double>(p.kv_heads * (p.head_dim + p.value_dim) * 4);
-    if (rows > kShared * tokens(grid) && rows * row > kSharedBytes) return std::nullopt;
+    const double rows = computed_pairs(grid, TileSide::kQueries, cut.band, 1),  // of sums, all bands together
+        row = static_cast<double>(p.kv_heads * (p.head_dim + p.value_dim) * 4);
+    if (rows > kShared * static_cast<double>(grid.keys().volume()) && rows * row > kSharedBytes)
+      return std::nullopt;
     return cut;
   }
 

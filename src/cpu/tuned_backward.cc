@@ -35,6 +35,20 @@ struct SequenceBands {
   }
 };
 
+// What SequenceBands counts; groups that are alike are counted once.
+Index shared_keys(const Problem& p, const Grid& grid, const Cut& cut) {
+  Index keys = 0;
+  for_each_kind_of_group(grid.axis[0], [&](Index t, Index ts) {
+    for_each_kind_of_group(grid.axis[1], [&](Index y, Index ys) {
+      for_each_kind_of_group(grid.axis[2], [&](Index x, Index xs) {
+        const Index g = (t * grid.axis[1].dilation + y) * grid.axis[2].dilation + x;
+        keys += ts * ys * xs * GroupBands(grid, g, cut.band, cut.streamed, p.additional).shared_keys();
+      });
+    });
+  });
+  return keys;
+}
+
 std::size_t row_bytes(const Problem& p) {
   return static_cast<std::size_t>((p.head_dim + p.value_dim) * p.kv_heads) * sizeof(float);
 }
@@ -44,7 +58,7 @@ std::size_t row_bytes(const Problem& p) {
 std::size_t shared_bytes_per_entry(const Problem& p, const OwnPlan& own) {
   Index keys = 0;
   for (Index i = 0; i < sequences(p); ++i)
-    if (!own.by_general(i)) keys += SequenceBands(p, grid_of(p, i), own.of(i)).shared;
+    if (!own.by_general(i)) keys += shared_keys(p, grid_of(p, i), own.of(i));
   return static_cast<std::size_t>(keys) * row_bytes(p);
 }
 

@@ -60,21 +60,32 @@ void for_each_run(const Axis& own, TileSide side, Index length, double times, In
   visit(edge + periods * period, tiles, times);
 }
 
-// The same for one axis with all its dilation groups; those that are alike are visited once.
+// Calls fn(g, alike) for the dilation groups of an axis: `alike` of them, from the g-th on, are like the g-th. The four
+// ends of a group's ranges, and its extents, each fall by one once at most, so there are few kinds, however many groups.
+template <class Fn>
+void for_each_kind_of_group(const Axis& axis, const Fn& fn) {
+  const auto same = [](Interval a, Interval b) { return a.begin == b.begin && a.end == b.end; };
+  for (Index g = 0, next; g < axis.dilation; g = next) {
+    const Axis own = group(axis, g);
+    Index high = axis.dilation;
+    for (next = g + 1; next < high;) {  // the first group that is not like this one
+      const Index mid = next + (high - next) / 2;
+      const Axis other = group(axis, mid);
+      if (same(other.queries, own.queries) && same(other.keys, own.keys) &&
+          other.query_extent == own.query_extent && other.key_extent == own.key_extent)
+        next = mid + 1;
+      else high = mid;
+    }
+    fn(g, next - g);
+  }
+}
+
+// for_each_run() of one axis with all its dilation groups; those that are alike are visited once.
 template <class Fn>
 void for_each_run_of_groups(const Axis& axis, TileSide side, Index length, Index most, const Fn& fn) {
-  for (Index g = 0; g < axis.dilation;) {
-    const Axis own = group(axis, g);
-    Index alike = 1;
-    for (; g + alike < axis.dilation; ++alike) {
-      const Axis next = group(axis, g + alike);
-      if (next.queries != own.queries || next.keys != own.keys || next.query_extent != own.query_extent ||
-          next.key_extent != own.key_extent)
-        break;
-    }
-    for_each_run(own, side, length, static_cast<double>(alike), most, fn);
-    g += alike;
-  }
+  for_each_kind_of_group(axis, [&](Index g, Index alike) {
+    for_each_run(group(axis, g), side, length, static_cast<double>(alike), most, fn);
+  });
 }
 
 // Pairs computed if every tile works on the whole span of the other side, with `lanes` lanes busy or not.

@@ -98,6 +98,19 @@ TEST(Plan, BackwardSumsAreNotManyTimesTheKeys) {
   EXPECT_THROW(make_plan(wide.problem, wide.options), Unsupported);
 }
 
+// Millions of dilation groups are planned kind by kind: one by one, each of these takes many seconds.
+TEST(Plan, MillionsOfGroupsAreNoMatter) {
+  for (const char* text :
+       {"na:bwd:f32:b1h1kv1d8:16777216:k3:d5000000", "na:bwd:f32:b1h1kv1d8:16777215:k1:d16777215",
+        "na:bwd:f32:b1h1kv1d8:2147483647:k400:d5000000", "na:fwd:f32:b1h1kv1d8:2147483647:k400:d5000000",
+        "na:bwd:f32:b1h1kv1d8:16777215:k2:d8000000:q=1000-9000000:kv=3000000-16000000",
+        "na:bwd:f32:b1h1kv1d8:4096x4096:k3x3:d1365x1365", "na:bwd:f32:b1h1kv1d8:9+16777216:k3:d1+5000000"}) {
+    const Plan plan = *make_plan(parse_problem(text)).plan;
+    EXPECT_GE(plan.waste, 1.0) << text;
+    EXPECT_GT(plan.workspace_bytes(1), std::size_t{0}) << text;
+  }
+}
+
 TEST(Explain, PredictsEveryKernel) {
   const std::string text = explain("na:fwd:f32:b1h8kv8d32:64x64:k7x7@cpu");
   const Plan plan = *make_plan(parse_problem("na:fwd:f32:b1h8kv8d32:64x64:k7x7")).plan;

@@ -41,6 +41,33 @@ TEST(Tiles, ComputedPairsAreTheSumOverAllTiles) {
               }
 }
 
+// Whatever is present of the axis: every group is like the first of its kind.
+TEST(Tiles, GroupsOfAKindAreAlike) {
+  const auto same = [](Interval a, Interval b) { return a.begin == b.begin && a.end == b.end; };
+  for (Index extent = 1; extent < 12; ++extent)
+    for (Index d = 1; d <= extent; ++d)
+      for (Index begin = 0; begin <= extent; ++begin)
+        for (Index end = begin; end <= extent; ++end) {
+          Axis axis{Rule::kWindow, extent, extent, 1, 1, d};
+          (begin % 2 ? axis.queries : axis.keys) = {begin, end};
+          Index next = 0, kinds = 0;
+          for_each_kind_of_group(axis, [&](Index g, Index alike) {
+            ASSERT_EQ(g, next);
+            ASSERT_GT(alike, 0);
+            const Axis first = group(axis, g);
+            for (; next < g + alike; ++next) {
+              const Axis own = group(axis, next);
+              ASSERT_TRUE(same(own.queries, first.queries) && same(own.keys, first.keys) &&
+                          own.query_extent == first.query_extent && own.key_extent == first.key_extent)
+                  << "extent " << extent << " dilation " << d << " range " << begin << "-" << end;
+            }
+            ++kinds;
+          });
+          ASSERT_EQ(next, d);
+          ASSERT_LE(kinds, 4);  // the extent's end, and both of one range's, each fall once
+        }
+}
+
 TEST(Tiles, TheBestTileComputesTheFewestPairs) {
   for (const Index window : {1, 3, 7, 12}) {
     Grid grid;
