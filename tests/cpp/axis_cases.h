@@ -44,6 +44,15 @@ inline void for_windows(Index limit, const std::function<void(const oracle::Axis
         for (Index s = 1; s <= k; ++s) fn({kind, extent, extent, k, s, 1});
 }
 
+// The same with every dilation that leaves room for the window, 1 included.
+inline void for_dilated_windows(Index limit, const std::function<void(const oracle::Axis&)>& fn) {
+  for (oracle::Kind kind : kWindows)
+    for (Index extent = 1; extent < limit; ++extent)
+      for (Index d = 1; d <= extent; ++d)
+        for (Index k = 1; k * d <= extent; ++k)
+          for (Index s = 1; s <= k; ++s) fn({kind, extent, extent, k, s, d});
+}
+
 // Every kind of undilated axis: windows on one layout and on two, dense of all lengths.
 inline void for_axes(Index limit, const std::function<void(const oracle::Axis&)>& fn) {
   for_windows(limit, fn);

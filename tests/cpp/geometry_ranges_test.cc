@@ -48,67 +48,53 @@ TEST(Geometry, RangesPresentIncludingEmptyOnes) {
 }
 
 TEST(Geometry, PairsOfRangesOfDilatedAxes) {
-  for (oracle::Kind kind : kWindows)
-    for (Index extent = 2; extent < 9; ++extent)
-      for (Index d = 2; d <= extent; ++d)
-        for (Index k = 1; k * d <= extent; ++k)
-          for (Index s = 1; s <= k; ++s)
-            for_runs(extent, [&](Interval queries) {
-              for_runs(extent, [&](Interval keys) {
-                const oracle::Axis o{kind, extent, extent, k, s, d};
-                Axis a = axis_of(o);
-                a.queries = queries;
-                a.keys = keys;
-                Index total = 0;
-                for (Index q = queries.begin; q < queries.end; ++q)
-                  for (Index j = keys.begin; j < keys.end; ++j) total += oracle::sees(o, q, j);
-                ASSERT_EQ(pairs(a), total) << name(o) << " q=" << queries.begin << "-" << queries.end
-                                           << " kv=" << keys.begin << "-" << keys.end;
-              });
-            });
+  for_dilated_windows(9, [](const oracle::Axis& o) {
+    for_runs(o.lk, [&](Interval queries) {
+      for_runs(o.lk, [&](Interval keys) {
+        Axis a = axis_of(o);
+        a.queries = queries;
+        a.keys = keys;
+        Index total = 0;
+        for (Index q = queries.begin; q < queries.end; ++q)
+          for (Index j = keys.begin; j < keys.end; ++j) total += oracle::sees(o, q, j);
+        ASSERT_EQ(pairs(a), total) << name(o) << " q=" << queries.begin << "-" << queries.end
+                                   << " kv=" << keys.begin << "-" << keys.end;
+      });
+    });
+  });
 }
 
 TEST(Geometry, NeededKeysOfEveryShard) {
-  for (oracle::Kind kind : kWindows)
-    for (Index extent = 1; extent < 15; ++extent)
-      for (Index d = 1; d <= extent; ++d)
-        for (Index k = 1; k * d <= extent; ++k)
-          for (Index s = 1; s <= k; ++s) {
-            const oracle::Axis o{kind, extent, extent, k, s, d};
-            const Axis a = axis_of(o);
-            bool ok = needed_keys(a, {0, 0}).empty() && needed_keys(a, {extent, extent}).empty();
-            for_runs(extent, [&](Interval run) {
-              const Count c = count(run, extent, [&](Index q, Index j) { return oracle::sees(o, q, j); });
-              ok &= needed_keys(a, run) == c.span;
-            });
-            ASSERT_TRUE(ok) << name(o);
-          }
+  for_dilated_windows(15, [](const oracle::Axis& o) {
+    const Axis a = axis_of(o);
+    bool ok = needed_keys(a, {0, 0}).empty() && needed_keys(a, {o.lk, o.lk}).empty();
+    for_runs(o.lk, [&](Interval run) {
+      const Count c = count(run, o.lk, [&](Index q, Index j) { return oracle::sees(o, q, j); });
+      ok &= needed_keys(a, run) == c.span;
+    });
+    ASSERT_TRUE(ok) << name(o);
+  });
 }
 
 // The queries of a shard that need no keys but those of `keys`: all of them, where the axis is not dilated.
 TEST(Geometry, InnerQueriesOfEveryShard) {
-  for (oracle::Kind kind : kWindows)
-    for (Index extent = 1; extent < 11; ++extent)
-      for (Index d = 1; d <= extent; ++d)
-        for (Index k = 1; k * d <= extent; ++k)
-          for (Index s = 1; s <= k; ++s) {
-            const oracle::Axis o{kind, extent, extent, k, s, d};
-            const Axis a = axis_of(o);
-            bool ok = true;
-            for_runs(extent, [&](Interval run) {
-              for_runs(extent, [&](Interval keys) {
-                const Interval inner = inner_queries(a, run, keys);
-                for (Index q = run.begin; q < run.end; ++q) {
-                  bool served = true;
-                  for (Index j = 0; j < extent; ++j) served &= keys.contains(j) || !oracle::sees(o, q, j);
-                  ok &= served || !inner.contains(q);
-                  ok &= !served || d > 1 || inner.contains(q);
-                }
-                ok &= inner.empty() || run.contains(inner);
-              });
-            });
-            ASSERT_TRUE(ok) << name(o);
-          }
+  for_dilated_windows(11, [](const oracle::Axis& o) {
+    const Axis a = axis_of(o);
+    bool ok = true;
+    for_runs(o.lk, [&](Interval run) {
+      for_runs(o.lk, [&](Interval keys) {
+        const Interval inner = inner_queries(a, run, keys);
+        for (Index q = run.begin; q < run.end; ++q) {
+          bool served = true;
+          for (Index j = 0; j < o.lk; ++j) served &= keys.contains(j) || !oracle::sees(o, q, j);
+          ok &= served || !inner.contains(q);
+          ok &= !served || o.d > 1 || inner.contains(q);
+        }
+        ok &= inner.empty() || run.contains(inner);
+      });
+    });
+    ASSERT_TRUE(ok) << name(o);
+  });
 }
 
 }  // namespace

@@ -189,32 +189,27 @@ TEST(Geometry, CoverOfAGridIsThatOfItsAxes) {
 
 // --- dilation, pairs ----------------------------------------------------------------------------
 TEST(Geometry, DilationGroupsPartitionTheAxis) {
-  for (oracle::Kind kind : kWindows)
-    for (Index extent = 1; extent < 20; ++extent)
-      for (Index d = 1; d <= extent; ++d)
-        for (Index k = 1; k * d <= extent; ++k)
-          for (Index s = 1; s <= k; ++s) {
-            const oracle::Axis o{kind, extent, extent, k, s, d};
-            const Axis a = axis_of(o);
-            std::vector<int> met(static_cast<std::size_t>(extent));
-            bool ok = true;
-            Index total = 0;
-            for (Index g = 0; g < d; ++g) {
-              const Axis r = group(a, g);
-              ok &= r.dilation == 1 && r.query_extent == r.key_extent && r.keys == Interval{0, r.key_extent};
-              for (Index i = 0; i < r.query_extent; ++i) {
-                const Index q = g + i * d;
-                ok &= q < extent && ++met[static_cast<std::size_t>(q)] == 1;
-                for (Index j = 0; j < extent; ++j)
-                  ok &= oracle::sees(o, q, j) == (j % d == g && visible(r, i).contains(j / d));
-              }
-            }
-            for (Index q = 0; q < extent; ++q)
-              for (Index j = 0; j < extent; ++j) total += oracle::sees(o, q, j);
-            for (int n : met) ok &= n == 1;
-            ok &= pairs(a) == total;
-            ASSERT_TRUE(ok) << name(o);
-          }
+  for_dilated_windows(20, [](const oracle::Axis& o) {
+    const Axis a = axis_of(o);
+    std::vector<int> met(static_cast<std::size_t>(o.lk));
+    bool ok = true;
+    Index total = 0;
+    for (Index g = 0; g < o.d; ++g) {
+      const Axis r = group(a, g);
+      ok &= r.dilation == 1 && r.query_extent == r.key_extent && r.keys == Interval{0, r.key_extent};
+      for (Index i = 0; i < r.query_extent; ++i) {
+        const Index q = g + i * o.d;
+        ok &= q < o.lk && ++met[static_cast<std::size_t>(q)] == 1;
+        for (Index j = 0; j < o.lk; ++j)
+          ok &= oracle::sees(o, q, j) == (j % o.d == g && visible(r, i).contains(j / o.d));
+      }
+    }
+    for (Index q = 0; q < o.lk; ++q)
+      for (Index j = 0; j < o.lk; ++j) total += oracle::sees(o, q, j);
+    for (int n : met) ok &= n == 1;
+    ok &= pairs(a) == total;
+    ASSERT_TRUE(ok) << name(o);
+  });
 }
 
 TEST(Geometry, GroupsOfRangesAndGrids) {
