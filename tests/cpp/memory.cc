@@ -122,23 +122,42 @@ Index Memory::offset(Index i) const {
 double Memory::get(Index i) const { return load(bytes_.data() + offset(i) * size_of(dtype_), dtype_); }
 void Memory::set(Index i, double x) { store(bytes_.data() + offset(i) * size_of(dtype_), dtype_, x); }
 
+template <class Fn>
+void Memory::for_each_offset(const Fn& fn) const {
+  if (elements() == 0) return;
+  std::vector<Index> at(size_.size());
+  for (Index offset = lead();;) {
+    fn(offset);
+    std::size_t a = size_.size();
+    for (; a > 0; --a) {  // the next element: no division, which would take longer than all else
+      offset += stride_[a - 1];
+      if (++at[a - 1] < size_[a - 1]) break;
+      offset -= size_[a - 1] * stride_[a - 1];
+      at[a - 1] = 0;
+    }
+    if (a == 0) return;
+  }
+}
+
 std::vector<double> Memory::values() const {
-  std::vector<double> all(static_cast<std::size_t>(elements()));
-  for (std::size_t i = 0; i < all.size(); ++i) all[i] = get(static_cast<Index>(i));
+  std::vector<double> all;
+  all.reserve(static_cast<std::size_t>(elements()));
+  for_each_offset([&](Index at) { all.push_back(load(bytes_.data() + at * size_of(dtype_), dtype_)); });
   return all;
 }
 
 void Memory::fill_normal(Rng& rng, double spread) {
-  for (Index i = 0, n = elements(); i < n; ++i) set(i, spread * rng.normal());
+  for_each_offset(
+      [&](Index at) { store(bytes_.data() + at * size_of(dtype_), dtype_, spread * rng.normal()); });
 }
 
 bool Memory::guards_intact() const {
-  std::vector<bool> owned(bytes_.size());
   const auto width = static_cast<std::size_t>(size_of(dtype_));
-  for (Index i = 0, n = elements(); i < n; ++i)
-    for (std::size_t b = 0; b < width; ++b) owned[static_cast<std::size_t>(offset(i)) * width + b] = true;
-  for (std::size_t b = 0; b < bytes_.size(); ++b)
-    if (!owned[b] && bytes_[b] != std::byte{0xff}) return false;
+  std::vector<char> owned(bytes_.size() / width);  // by element
+  for_each_offset([&](Index at) { owned[static_cast<std::size_t>(at)] = 1; });
+  for (std::size_t i = 0; i < owned.size(); ++i)
+    for (std::size_t b = 0; b < width && !owned[i]; ++b)
+      if (bytes_[i * width + b] != std::byte{0xff}) return false;
   return true;
 }
 

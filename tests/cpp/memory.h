@@ -39,6 +39,8 @@ class Memory {
 
  private:
   Index offset(Index i) const;  // of element i, in elements from the start of bytes_
+  template <class Fn>
+  void for_each_offset(const Fn& fn) const;  // of every element, in raster order
 
   DType dtype_ = DType::kFloat32;
   std::vector<Index> size_, stride_;

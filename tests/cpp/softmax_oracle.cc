@@ -43,10 +43,22 @@ struct Tokens {
   std::vector<std::array<Index, kMaxRank>> queries, keys;  // global coordinates
   std::vector<oracle::Axis> axes;
 
-  bool sees(std::size_t q, std::size_t k) const {
+  // The keys that each query sees. Every pair of coordinates of an axis is asked about once.
+  std::vector<std::vector<std::size_t>> visible() const {
+    std::vector<std::vector<char>> sees(axes.size());
     for (std::size_t a = 0; a < axes.size(); ++a)
-      if (!oracle::sees(axes[a], queries[q][a], keys[k][a])) return false;
-    return true;
+      for (Index q = 0; q < axes[a].lq; ++q)
+        for (Index k = 0; k < axes[a].lk; ++k) sees[a].push_back(oracle::sees(axes[a], q, k));
+    const auto all_axes_see = [&](std::size_t q, std::size_t k) {
+      for (std::size_t a = 0; a < axes.size(); ++a)
+        if (!sees[a][static_cast<std::size_t>(queries[q][a] * axes[a].lk + keys[k][a])]) return false;
+      return true;
+    };
+    std::vector<std::vector<std::size_t>> all(queries.size());
+    for (std::size_t q = 0; q < queries.size(); ++q)
+      for (std::size_t k = 0; k < keys.size(); ++k)
+        if (all_axes_see(q, k)) all[q].push_back(k);
+    return all;
   }
 
   // Raster index in the whole layout, and the number of its keys.
@@ -169,10 +181,7 @@ class Solver {
     std::fill(of(Role::kLse).sum.begin(), of(Role::kLse).sum.end(),
               -std::numeric_limits<T>::infinity());  // also of tails
     for (const Tokens& tokens : sequences_of(p_)) {
-      std::vector<std::vector<std::size_t>> visible(tokens.queries.size());
-      for (std::size_t q = 0; q < tokens.queries.size(); ++q)
-        for (std::size_t k = 0; k < tokens.keys.size(); ++k)
-          if (tokens.sees(q, k)) visible[q].push_back(k);
+      const std::vector<std::vector<std::size_t>> visible = tokens.visible();
       for (std::size_t b = 0; b < static_cast<std::size_t>(p_.batch); ++b)
         for (std::size_t q = 0; q < tokens.queries.size(); ++q)
           for (std::size_t h = 0; h < heads_; ++h) one_query(tokens, b, q, h, visible[q]);
