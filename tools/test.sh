@@ -20,9 +20,11 @@ build() {
   cmake --preset "$1" "${@:2}" && cmake --build --preset "$1" -j "$jobs"
 }
 
-sanitized() {
+# The fuzz tests try a quarter as often, --full: as often as without sanitizers.
+sanitized() (
+  [ -n "$full" ] || export NEARFIELD_TEST_FUZZ=25
   build "$1" -DCMAKE_COMPILE_WARNING_AS_ERROR="$werror" && ctest --preset "$1" -j "$jobs"
-}
+)
 
 # python_tests [PYTEST ARGUMENTS]. Worker threads wait without spinning: two processes share the cores.
 python_tests() {

@@ -16,6 +16,7 @@
 namespace {
 
 using nearfield::testing::Rng;
+using nearfield::testing::tries;
 
 std::string taken(char* text) {
   EXPECT_NE(text, nullptr);
@@ -291,7 +292,7 @@ TEST(CApiFuzz, WhateverGoesIn) {
   Rng rng(21);
   constexpr std::int64_t kOdd[] = {-1,  0,       1,          2,          3,         8,
                                    100, 1 << 20, 2147483647, 2147483648, INT64_MAX, INT64_MIN};
-  for (int i = 0; i < 20000; ++i) {
+  for (int i = 0; i < tries(20000); ++i) {
     std::vector<std::int64_t> w = words_of_a_call();
     for (auto n = rng.in(1, 4); n > 0; --n) {
       w[static_cast<std::size_t>(rng.in(0, static_cast<std::int64_t>(w.size()) - 1))] =
@@ -301,7 +302,7 @@ TEST(CApiFuzz, WhateverGoesIn) {
     const std::string json = taken(nf_check(w.data(), static_cast<std::int64_t>(w.size())));
     ASSERT_TRUE(Json(json).valid()) << json;
   }
-  for (int i = 0; i < 5000; ++i) {
+  for (int i = 0; i < tries(5000); ++i) {
     std::string text = nearfield::to_string(nearfield::testing::random_problem(rng));
     for (auto n = rng.in(0, 2); n > 0; --n)
       text[static_cast<std::size_t>(rng.in(0, static_cast<std::int64_t>(text.size()) - 1))] =

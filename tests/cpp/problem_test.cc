@@ -276,7 +276,7 @@ TEST(ProblemFuzz, MutatedStrings) {
   Rng rng(4);
   const std::string_view alphabet = "0123456789xx::,,++--==~.bhkvdscqtlreanodfpg \t\n\xff";
   std::string base;
-  for (int i = 0; i < 150000; ++i) {
+  for (int i = 0; i < testing::tries(150000); ++i) {
     if (i % 10 == 0) base = testing::spell(testing::random_problem(rng), rng);
     std::string text = base;
     for (Index n = rng.in(1, 4); n > 0 && !text.empty(); --n) {
@@ -300,7 +300,7 @@ TEST(ProblemFuzz, MutatedStrings) {
 
 TEST(ProblemFuzz, Garbage) {
   Rng rng(5);
-  for (int i = 0; i < 50000; ++i) {
+  for (int i = 0; i < testing::tries(50000); ++i) {
     std::string text(static_cast<std::size_t>(rng.in(0, 60)), '\0');
     for (char& c : text) c = static_cast<char>(rng.next());
     if (rng.chance(50)) text = "na:fwd:f32:b1h1kv1d8:" + text;
@@ -315,7 +315,7 @@ TEST(ProblemFuzz, CheckRefusesDamagedProblems) {
   constexpr Index kOdd[] = {-1, 0, 1, 2, 7, 1 << 20, kMaxExtent, kMaxExtent + 1, INT64_MAX, INT64_MIN};
   const auto odd = [&] { return kOdd[rng.in(0, 9)]; };
   int refused = 0;
-  for (int i = 0; i < 100000; ++i) {
+  for (int i = 0; i < testing::tries(100000); ++i) {
     Problem p = testing::random_problem(rng);
     for (Index n = rng.in(1, 2); n > 0; --n) {
       const auto axis = static_cast<std::size_t>(rng.in(0, 2));
@@ -351,7 +351,7 @@ TEST(ProblemFuzz, CheckRefusesDamagedProblems) {
       ++refused;
     }
   }
-  EXPECT_GT(refused, 10000);
+  EXPECT_GT(refused, testing::tries(10000));
 }
 
 // --- what a problem implies -------------------------------------------------------------------------

@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <initializer_list>
 #include <string_view>
 
@@ -39,6 +40,13 @@ class Rng {
  private:
   std::uint64_t state_;
 };
+
+// How often a fuzz test tries: n times, or NEARFIELD_TEST_FUZZ percent of that (make test, under sanitizers).
+inline int tries(int n) {
+  static const char* text = std::getenv("NEARFIELD_TEST_FUZZ");
+  static const int percent = text ? std::atoi(text) : 100;
+  return n / 100 * percent;
+}
 
 inline std::uint64_t hash_of(std::string_view text) {
   std::uint64_t h = 1469598103934665603u;

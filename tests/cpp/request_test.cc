@@ -523,7 +523,7 @@ TEST(RequestFuzz, OnlyInvalidArgumentIsThrown) {
     }
   };
   int accepted = 0;
-  for (int i = 0; i < 100000; ++i) {
+  for (int i = 0; i < testing::tries(100000); ++i) {
     Request r = rng.chance(40)   ? image()
                 : rng.chance(30) ? sequence()
                 : rng.chance(50) ? packed()
@@ -573,7 +573,7 @@ TEST(RequestFuzz, OnlyInvalidArgumentIsThrown) {
       ASSERT_EQ(std::string(e.what()).rfind("[" + r.op + "] got ", 0), 0u) << e.what();
     }
   }
-  EXPECT_GT(accepted, 5000);
+  EXPECT_GT(accepted, testing::tries(5000));
 }
 
 }  // namespace
