@@ -103,7 +103,7 @@ TEST(Plan, MillionsOfGroupsAreNoMatter) {
   for (const char* text :
        {"na:bwd:f32:b1h1kv1d8:16777216:k3:d5000000", "na:bwd:f32:b1h1kv1d8:16777215:k1:d16777215",
         "na:bwd:f32:b1h1kv1d8:2147483647:k400:d5000000", "na:fwd:f32:b1h1kv1d8:2147483647:k400:d5000000",
-        "na:bwd:f32:b1h1kv1d8:16777215:k2:d8000000:q=1000-9000000:kv=3000000-16000000",
+        "na:bwd:f32:b1h1kv1d8:16777215:k2:d1000000:q=1000-9000000:kv=3000000-16000000",
         "na:bwd:f32:b1h1kv1d8:4096x4096:k3x3:d1365x1365", "na:bwd:f32:b1h1kv1d8:9+16777216:k3:d1+5000000"}) {
     const Plan plan = *make_plan(parse_problem(text)).plan;
     EXPECT_GE(plan.waste, 1.0) << text;
