@@ -103,7 +103,10 @@ class Results:
 
     def title(self) -> str:
         m = self.machines[0] if self.machines else {}
-        count = max((f.processes for by in self.figures.values() for f in by.values()), default=0)
+        own = {
+            f.processes for by in self.figures.values() for name, f in by.items() if name in (OURS, NATIVE)
+        }
+        count = " to ".join(map(str, sorted({min(own, default=0), max(own, default=0)})))
         return (
             f"{m.get('cpu')}, {m.get('target')}, {m.get('threads')} threads; nearfield {m.get('commit')}, "
             f"torch {m.get('torch')}; {m.get('date')}; best of {count} processes"
