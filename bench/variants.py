@@ -148,7 +148,8 @@ def main() -> None:
         "|---" * len(HEAD) + "|",
         *(f"| {' | '.join(row)} |" for row in table(Times(rows), args.threads)),
         "",
-        "- *one / all*: the time on one thread over that on all of them.",
+        "- *one / all*: the time on one thread over that on all, in one process; the median of processes, "
+        "times are the best's.",
         "- *bf16*, *f16*: tensors of that type, widened while they are packed; *prec=bf16*: arithmetic as "
         "well. The figure is the float32 time over theirs: above 1 is faster.",
         "- *AVX2*: `NEARFIELD_CPU_TARGET=avx2`, shares of the peak of AVX2's multiply-adds.",

@@ -208,7 +208,8 @@ def variants() -> list[str]:
     lines = [
         "## Threads, types and targets",
         "",
-        "In C++ (`bench/variants.py`). *One / all*: the time on one thread over that on all. *bf16*, *f16*: "
+        "In C++ (`bench/variants.py`). *One / all*: the time on one thread over that on all, in one "
+        "process; the median of processes. *bf16*, *f16*: "
         "the time in float32 over that of tensors of the type, computed in float32; *prec=bf16*: and "
         "multiplied in bf16. *AVX2*: the share of the peak of AVX2's multiply-adds where "
         "`NEARFIELD_CPU_TARGET=avx2` forces it.",

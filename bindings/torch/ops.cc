@@ -44,8 +44,8 @@ int32_t torch_dtype(DType t) {
   }
 }
 
-// Memory of this size comes fresh from the system, page by page as it is first written to: a fifth of the time of a
-// call with short windows, unless the pages are large.
+// Memory of this size mostly comes fresh from the system, page by page as it is first written to: a fifth of the time
+// of a call with short windows, unless the pages are large.
 constexpr int64_t kLarge = 8 << 20;
 
 void prefer_huge_pages([[maybe_unused]] void* memory, [[maybe_unused]] int64_t bytes) {

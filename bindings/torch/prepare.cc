@@ -162,6 +162,8 @@ class Key {
     for (const Tensor* t : {&incoming->out, &incoming->lse, &incoming->grad_out}) add(*t);
     add(incoming->grad_lse);
   }
+  // Another thread may have changed the tuner since the key was made.
+  void set_tuner(int64_t tuner) { words_.front() = tuner; }
   std::size_t words() const { return words_.size(); }
   friend bool operator==(const Key&, const Key&) = default;
 
@@ -201,7 +203,7 @@ class Key {
 }  // namespace
 
 std::shared_ptr<const Prepared> prepare(const Arguments& a, const Incoming* incoming) {
-  constexpr std::size_t kWords = std::size_t{1} << 17;  // kept at most: 1 MiB
+  constexpr std::size_t kWords = std::size_t{1} << 19;  // kept at most: 4 MiB, about
   if (a.offsets_query || a.offsets_key) return std::make_shared<const Prepared>(prepared(a, incoming));
   static std::mutex& mutex = *new std::mutex;
   static auto& kept = *new std::unordered_map<Key, std::shared_ptr<const Prepared>, Key::Hash>;
@@ -213,13 +215,19 @@ std::shared_ptr<const Prepared> prepare(const Arguments& a, const Incoming* inco
     if (found != kept.end()) return found->second;
   }
   auto call = std::make_shared<const Prepared>(prepared(a, incoming));
+  const Plan& plan = *call->choice.plan;
+  key.set_tuner(plan.tuner);
+  const std::size_t more = 2 * key.words() + (sizeof(Prepared) + sizeof(Plan) + plan.problem.size() +
+                                              sizeof(Layout) * call->problem.layouts.size() +
+                                              2 * sizeof(TileShape) * plan.query_tiles.size()) /
+                                                 sizeof(int64_t);
+  if (more > kWords / 4) return call;  // it would throw out too much else
   const std::lock_guard lock(mutex);
-  const std::size_t more = 2 * key.words() + sizeof(Prepared) / sizeof(int64_t);
   if (words + more > kWords) {
     kept.clear();
     words = 0;
   }
-  if (more <= kWords && kept.try_emplace(std::move(key), call).second) words += more;
+  if (kept.try_emplace(std::move(key), call).second) words += more;
   return call;
 }
 

@@ -57,6 +57,7 @@ struct Plan {
   std::size_t private_bytes = 0;                  // ... and of each worker
   double seconds = 0;  // predicted, of a call on one thread; 0 where the backend does not predict
   std::vector<Candidate> candidates;  // what it was chosen from
+  std::int64_t tuner = 0;             // tuner_in_use() as it was made
   std::string note;                   // what the user may want to know, e.g. rounding of P
   std::shared_ptr<const void> own;    // the backend's: what it need not work out again
 

@@ -15,6 +15,7 @@ import torch
 
 from . import _arguments as arguments
 
+_LONGEST = 4096  # bytes of plain arguments that are worth remembering
 _is_compiling = torch.compiler.is_compiling
 
 
@@ -49,7 +50,7 @@ def remembered(check):
             return check(op, a)
         if (found := known.get(key)) is None:
             found = check(op, a)
-            if _own(a):  # marshal writes NumPy's numbers as bare bytes
+            if len(key) <= _LONGEST and _own(a):  # marshal writes NumPy's numbers as bare bytes
                 if len(known) >= 1000:
                     known.clear()
                 known[key] = found

@@ -62,6 +62,7 @@ PlanOptions resolved(PlanOptions options) {
 Choice planned(const Backend& b, const Problem& p, const PlanOptions& options) {
   Plan plan = b.plan(p, options);
   plan.problem = to_string(p);
+  plan.tuner = options.tuner ? options.tuner->id() : 0;
   return {&b, std::make_shared<const Plan>(std::move(plan))};
 }
 

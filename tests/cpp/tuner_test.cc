@@ -87,6 +87,21 @@ TEST_F(TunerTest, WhatIsForcedOrOfAnotherMachineIsNotTuned) {
   EXPECT_EQ(kernel_of(kProblem), before);
 }
 
+// Who keeps plans, as PyTorch's operators do, keeps them under the tuner they were made with, whatever it is by then.
+TEST_F(TunerTest, APlanKnowsItsTuner) {
+  EXPECT_EQ(tuner_in_use(), 0);
+  const auto without = make_plan(parse_problem(kProblem)).plan;
+  use(line(kProblem, "cpu/m16"));
+  const std::int64_t first = tuner_in_use();
+  const auto with = make_plan(parse_problem(kProblem)).plan;
+  use(line(kProblem, "cpu/m32"));
+  EXPECT_NE(tuner_in_use(), first);
+  EXPECT_EQ(make_plan(parse_problem(kProblem)).plan->tuner, tuner_in_use());
+  EXPECT_EQ(without->tuner, 0);
+  EXPECT_EQ(with->tuner, first);
+  EXPECT_NE(first, 0);
+}
+
 TEST_F(TunerTest, TheLastLineCounts) {
   use(line(kProblem, "cpu/m16") + "\n" + line(kProblem, "cpu/m32"));
   EXPECT_EQ(kernel_of(kProblem).rfind("m32,", 0), 0u);

@@ -125,6 +125,8 @@ def test_plain_arguments_are_checked_once_and_few_are_kept():
         check("f", {"x": numpy.int64(1)})  # not kept: bytes would do for it
         check("f", {"x": torch})
     assert len(checked) == 16
+    check("f", {"x": "long" * 2000}), check("f", {"x": "long" * 2000})
+    assert len(checked) == 18
     for x in range(3000):
         check("f", {"x": x})
     assert len(check.known) <= 1000
