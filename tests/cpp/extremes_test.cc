@@ -3,6 +3,7 @@
 //
 // Numbers at the edge: queries that see nothing, scores of +-1e4, equal scores, values that are not
 // finite. A NaN may reach only those who see it, and nobody gets one without.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -168,6 +169,47 @@ TEST(Extremes, NonFiniteQueriesAndKeysReachOnlyWhoSeesThem) {
                 << p.text << "@" << backend << " query " << i;
         }
     }
+}
+
+// What leaves a NaN out of a sum leaves nothing else out: the row of a NaN and those beside it hold numbers of the
+// last binades, of which each gradient is a sum. Scores have no part of them, nor overflows.
+TEST(Extremes, HugeNumbersBesideNonFiniteOnes) {
+  for (const Poison& p : {
+           Poison{"na:fwd:f32:b1h1kv1d16:40:k5:lse", Role::kKey, 17},
+           Poison{"na:fwd:f32:b1h1kv1d16:40:k5:lse", Role::kQuery, 17},
+           Poison{"na:fwd:f32:b1h2kv1d24:9x8:k3x3:d1x2:lse", Role::kKey, 40},
+           Poison{"na:fwd:f32:b1h2kv1d24:9x8:k3x3:lse", Role::kQuery, 77},
+           Poison{"na:fwd:f64:b1h1kv1d8:5x5x5:k3x3x3:c100:lse", Role::kKey, 62},
+           Poison{"na:fwd:bf16:b1h1kv1d16:64:k9:lse", Role::kKey, 33},
+           Poison{"na:fwd:bf16:b1h1kv1d16:64:k9:lse", Role::kQuery, 33},
+           Poison{"na:fwd:f16:b1h1kv1d16:64:k9:lse", Role::kKey, 33},
+           Poison{"na:fwd:f16:b1h1kv1d16:64:k9:lse", Role::kQuery, 32},
+           Poison{"na:fwd:f32:b1h1kv1d136v8:40:k5:lse", Role::kKey, 17},  // of the CUDA kernels for d256
+           Poison{"na:fwd:bf16:b1h1kv1d136v8:40:k5:lse", Role::kQuery, 16},
+           Poison{"att:fwd:f32:b1h1kv1d16:50,50:ctl:lse", Role::kKey, 40},
+           Poison{"att:fwd:f32:b1h1kv1d16:50,50:cbr:lse", Role::kQuery, 3},
+       })
+    for (const double poison : {kNaN, kInfinity})
+      for (const double size : {1e30, 1.5e38, 3e38}) {
+        Case c(p.text);
+        const bool half = c.problem().dtype == DType::kFloat16;
+        if (half && size < 1e38) continue;
+        const double huge = half ? size / 1e38 * 2e4 : size;  // 30000 and 60000 are in its last two binades
+        const Index depth = c.problem().head_dim, channel = depth - 1;
+        testing::Memory &of = c.input(p.role),
+                        &other = c.input(p.role == Role::kKey ? Role::kQuery : Role::kKey);
+        for (Index i = channel; i < of.elements(); i += depth) of.set(i, of.get(i) < 0 ? -huge : huge);
+        for (Index i = channel; i < other.elements(); i += depth) other.set(i, 0.0);
+        for (const Role r : {Role::kGradOut, Role::kGradLse})  // sums are not to overflow
+          for (Index i = 0; i < c.input(r).elements(); ++i) c.input(r).set(i, c.input(r).get(i) / 32);
+        of.set(p.row * depth + depth / 2, poison);
+        SCOPED_TRACE(::testing::Message()
+                     << poison << " in " << name_of(p.role) << " row " << p.row << ", beside " << huge);
+        const Role gradient = p.role == Role::kKey ? Role::kGradQuery : Role::kGradKey;
+        const std::vector<double>& exact = c.answer().exact[static_cast<std::size_t>(gradient)];
+        EXPECT_GT(std::ranges::count_if(exact, [&](double x) { return std::abs(x) > huge / 1e4; }), 10);
+        expect_conforms(c);
+      }
 }
 
 // Whatever is behind the data that belongs to the call is not looked at: other batch entries, other
