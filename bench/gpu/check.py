@@ -2,24 +2,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """The CUDA backend on a device against `reference` on the host, and the same bits twice.
 
-    python bench/gpu/check.py [--small] [--device cuda]
+    python bench/gpu/check.py [--small] [--device cuda] [--seconds 150]
 
 Outputs come from memory full of NaN. Numbers may differ by what rounding the weights to the dtype explains,
 relative to the largest of a tensor; the emulated harness of tests/cpp holds kernels to their exact bounds.
 Also: calls are captured in CUDA graphs, on a stream of their own, without synchronisation. --small: few tiny
-problems, for compute-sanitizer. --device cpu: nothing but this program itself is checked.
+problems, for compute-sanitizer. No problem begins after --seconds: how many are left is said, and a failure.
+--device cpu: nothing but this program itself is checked.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import sys
+import time
 
 import torch
 
 import nearfield as nf
 
+# Inputs are multiples of 1/64 below 4: every dtype has them, so that one answer of the oracle serves all.
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 3e-2, torch.float16: 4e-3}
 
 
@@ -54,6 +56,22 @@ def calls(small: bool, device: str):
         kind = nf.CausalType.TopLeft
         return nf.attention(q, k, v, seqlens_Q=n, seqlens_KV=n, is_causal=True, causal_type=kind, **kw)
 
+    offsets = {}
+
+    def with_offsets(q, k, v, **kw):  # which only the device reads, where there is one
+        n = offsets.setdefault(
+            q.device, torch.tensor([0, 5, 5, 135, 168], dtype=torch.int32, device=q.device)
+        )
+        kind = nf.CausalType.BottomRight
+        lists = {
+            "cumulative_seqlen_Q": n,
+            "cumulative_seqlen_KV": n,
+            "max_seqlen_Q": 130,
+            "max_seqlen_KV": 130,
+        }
+        return nf.attention(q, k, v, is_causal=True, causal_type=kind, **lists, **kw)
+
+    yield "packed offsets", with_offsets, ((1, total_of_lengths, 4, 64),) * 3
     yield "packed lengths", with_lengths, ((1, total_of_lengths, 4, 64),) * 3
     yield "packed layouts", packed, ((1, total, 4, 64), (1, total, 2, 64), (1, total, 2, 64))
 
@@ -62,10 +80,10 @@ def _windows(d, dv):
     for layout, window, stride, dilation, causal in (
         ((333,), (63,), (1,), (1,), (False,)),
         ((300,), (65,), (7,), (4,), (True,)),
-        ((33, 35), (13, 13), (1, 1), (1, 1), (False, False)),
+        ((25, 26), (11, 9), (1, 1), (1, 1), (False, False)),
         ((18, 17), (8, 6), (3, 5), (1, 2), (True, False)),
         ((7, 9, 10), (2, 4, 3), (2, 4, 1), (3, 2, 3), (False, True, False)),
-        ((8, 16, 16), (5, 8, 8), (1, 1, 1), (1, 1, 1), (True, False, False)),
+        ((6, 10, 12), (5, 6, 7), (1, 1, 1), (1, 1, 1), (True, False, False)),
     ):
         function = (nf.na1d, nf.na2d, nf.na3d)[len(layout) - 1]
         shapes = ((2, *layout, 4, d), (2, *layout, 2, d), (2, *layout, 2, dv))
@@ -81,20 +99,35 @@ def run(function, tensors, grad_out, grad_lse, device, dtype, **kw):
     return [x.detach() for x in (out, lse, *grads)]
 
 
-def graph_replays() -> bool:
+def poison(device) -> None:
+    """Fills what the allocator will hand out next with NaN: a large block, and small ones."""
+    blocks = [torch.full((64 << 20,), float("nan"), device=device)]
+    blocks += [torch.full((1 << n,), float("nan"), device=device) for n in range(6, 18) for _ in range(32)]
+    del blocks
+
+
+def numbers(*shape) -> torch.Tensor:
+    return (torch.randn(shape) * 64).round().clamp(-255, 255) / 64
+
+
+def graph_replays(function, shapes, dtype) -> bool:
     """Whether forward and backward in a CUDA graph follow its inputs; nothing may wait for the device."""
-    leaves = [torch.randn(1, 24, 24, h, 64, device="cuda", requires_grad=True) for h in (4, 2, 2)]
+    leaves = [numbers(*s).to("cuda", dtype).requires_grad_() for s in shapes]
 
     def step():
-        out = nf.na2d(*leaves, 7)
-        return [out, *torch.autograd.grad(out, leaves, torch.ones_like(out))]
+        out, lse = function(*leaves, return_lse=True)
+        ones = (torch.ones_like(out), torch.ones_like(lse))
+        return [out, lse, *torch.autograd.grad((out, lse), leaves, ones)]
 
+    step()
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         torch.cuda.set_sync_debug_mode("error")
-        step()
-        torch.cuda.set_sync_debug_mode("default")
+        try:
+            step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
@@ -103,39 +136,71 @@ def graph_replays() -> bool:
         for leaf in leaves:
             leaf.copy_(torch.randn_like(leaf))
     graph.replay()
-    return all(torch.equal(x, y) for x, y in zip(captured, step(), strict=True))
+    same = [torch.equal(x, y) for x, y in zip(captured, step(), strict=True)]
+    return all(same)
+
+
+def findings(name, function, shapes, device, dtypes):
+    """What is wrong with a call, a line each."""
+    torch.manual_seed(0)
+    tensors = [numbers(*s) for s in shapes]
+    given = numbers(*shapes[0][:-1], shapes[2][-1]), numbers(*shapes[0][:-1])
+    expected = run(function, tensors, *given, "cpu", torch.float64, backend="reference")
+    for dtype in dtypes:
+        got = []
+        for _ in range(2):
+            poison(device)
+            got.append(run(function, tensors, *given, device, dtype))
+        for part, x, y, exact in zip(("out", "lse", "dq", "dk", "dv"), *got, expected, strict=True):
+            same = torch.equal(x, y)
+            x, finite = x.double().cpu(), exact.isfinite()
+            size = exact[finite].abs().max() if finite.any() else torch.tensor(1.0)
+            error = ((x - exact)[finite].abs().max() / size.clamp(min=1e-30)).item() if finite.any() else 0.0
+            if not same or not error <= TOLERANCE[dtype] or not torch.equal(x[~finite], exact[~finite]):
+                yield f"{name} {dtype} {part}: error {error:.2e}, the same bits again: {same}"
 
 
 def main() -> int:
+    start = time.monotonic()
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--seconds", type=float, default=150)
     arguments = parser.parse_args()
-    device = arguments.device
-    wrong = checked = 0
-    for (name, function, shapes), dtype in itertools.product(calls(arguments.small, device), TOLERANCE):
-        torch.manual_seed(0)
-        tensors = [torch.randn(s).to(dtype) for s in shapes]
-        grad_out = torch.randn(*shapes[0][:-1], shapes[2][-1]).to(dtype)
-        grad_lse = torch.randn(shapes[0][:-1])
-        torch.full((64 << 20,), float("nan"), device=device)  # what the allocator hands out next
-        got = run(function, tensors, grad_out, grad_lse, device, dtype)
-        again = run(function, tensors, grad_out, grad_lse, device, dtype)
-        expected = run(function, tensors, grad_out, grad_lse, "cpu", torch.float64, backend="reference")
-        checked += 1
-        for part, x, y, exact in zip(("out", "lse", "dq", "dk", "dv"), got, again, expected, strict=True):
-            same = torch.equal(x, y)
-            x, finite = x.double().cpu(), exact.isfinite()
-            error = ((x - exact)[finite].abs().max() / exact[finite].abs().max().clamp(min=1e-30)).item()
-            if not same or error > TOLERANCE[dtype] or not torch.equal(x[~finite], exact[~finite]):
+    device, graphs = arguments.device, ("(25, 26)", "(300,)", "packed offsets")
+    wrong = checked = left = 0
+
+    def look(name, lines) -> None:
+        nonlocal wrong
+        try:
+            for line in lines():
                 wrong += 1
-                print(f"WRONG {name} {dtype} {part}: error {error:.2e}, the same bits again: {same}")
-    if device == "cuda" and not graph_replays():
-        wrong += 1
-        print("WRONG: a replayed CUDA graph gives other numbers than the calls in it")
-    word, where = "FAILED" if wrong else "OK", torch.cuda.get_device_name() if device == "cuda" else device
-    print(f"{word}: {checked} problems on {where}, {wrong} findings")
-    return wrong != 0
+                print(f"WRONG {line}", flush=True)
+        except Exception as e:  # the next problem may say more
+            wrong += 1
+            print(f"WRONG {name}: {type(e).__name__}: {e}", flush=True)
+
+    def graph_findings(name, function, shapes, dtype):
+        if not graph_replays(function, shapes, dtype):
+            yield f"{name} {dtype}: a replayed CUDA graph gives other numbers than the calls in it"
+
+    for name, function, shapes in calls(arguments.small, device):
+        if time.monotonic() - start > arguments.seconds:
+            left += 1
+            continue
+        look(name, lambda f=function, n=name, s=shapes: findings(n, f, s, device, TOLERANCE))
+        checked += len(TOLERANCE)
+        if device == "cuda" and not arguments.small and name.startswith(graphs) and shapes[0][-1] == 64:
+            look(name, lambda f=function, n=name, s=shapes: graph_findings(n, f, s, torch.bfloat16))
+    word, where = (
+        "FAILED" if wrong or left else "OK",
+        torch.cuda.get_device_name() if device == "cuda" else device,
+    )
+    print(
+        f"{word}: {checked} problems on {where}, {wrong} findings"
+        + (f", no time for {left} more" if left else "")
+    )
+    return wrong != 0 or left != 0
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from nearfield import _core
 
@@ -210,3 +211,53 @@ def test_the_planner_is_calibrated_on_canonical_problems_of_its_own():
         assert said["problem"] == text and len(said["kernels"]) >= 1, text
     judged = {text for f in BENCH_FILES for problem in read(f) for text in problem.texts.values()}
     assert not judged & set(lines)
+
+
+def gpu_bench(*arguments):
+    done = subprocess.run(
+        [sys.executable, *(str(a) for a in arguments)], cwd=BENCH / "gpu", capture_output=True, text=True
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_the_gpu_bench_runs_on_the_host_too(tmp_path):
+    """speed.py as far as a machine without a GPU can: nothing is timed, but every line is run."""
+    out = tmp_path / "gpu.json"
+    status, text = gpu_bench("speed.py", "smoke", "--device", "cpu", "--rounds", "2", "--out", out)
+    assert status == 0, text
+    run = json.loads(out.read_text())
+    assert [(r["name"], r["direction"]) for r in run["rows"]] == [
+        (name, d) for name in ("dense", "image") for d in ("fwd", "bwd")
+    ]
+    assert set(run["host_us"]) == {"operator", "na2d", "attention", "sdpa"}
+    for row in run["rows"]:
+        assert row["flops"] == _core.problem(row["problem"])["flops"]
+        assert {"nearfield", "flash"} <= set(row["ms"]) and min(row["ms"].values()) > 0
+        assert "cudnn" not in row["ms"] and ("flex" in row["ms"]) == (row["direction"] == "fwd")
+    assert run["rows"][2]["bound"] == pytest.approx(256 / 25)
+    assert all("differs" not in n for n in run["notes"]), run["notes"]
+    status, table = gpu_bench("speed.py", "--show", out)
+    assert status == 0 and text.endswith(table)
+
+    run["rows"] = [run["rows"][2] | {"flops": 2e9, "ms": {"nearfield": 2.0, "cudnn": 10.24, "flex": 5.0}}]
+    out.write_text(json.dumps(run))
+    last = gpu_bench("speed.py", "--show", out)[1].splitlines()[-1]
+    assert " ".join(last.split()) == "image fwd 2.000 1.0 10.240 - 5.000 5.12 10.24 0.50 2.50"
+
+
+def test_the_gpu_check_finds_what_is_wrong(tmp_path):
+    status, text = gpu_bench("check.py", "--small", "--device", "cpu", "--seconds", "0")
+    assert status == 1 and "no time for 9 more" in text
+    sys.path.insert(0, str(BENCH / "gpu"))
+    import check
+
+    dtypes = {torch.float32: 2e-5}
+    (name, function, shapes), *_ = check.calls(True, "cpu")
+    assert list(check.findings(name, function, shapes, "cpu", dtypes)) == []
+
+    def off(*args, **kw):
+        out, lse = function(*args, **kw)
+        return (out if kw.get("backend") else out + 1e-3), lse
+
+    (line,) = check.findings(name, off, shapes, "cpu", dtypes)
+    assert line.startswith(f"{name} torch.float32 out: error")
