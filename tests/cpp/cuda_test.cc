@@ -249,6 +249,12 @@ TEST(Matrix, RoundsAsIeee) {
         << x;
   EXPECT_EQ(ptx::float_of(ptx::to_tf32(1.0f + 0x1p-11f)), 1.0f + 0x1p-10f);
   EXPECT_EQ(ptx::float_of(ptx::to_tf32(1.0f + 0x1.8p-12f)), 1.0f);
+  EXPECT_EQ(ptx::float_of(ptx::to_tf32(0x1.fffp127f)), 0x1.ffcp127f);
+  EXPECT_EQ(ptx::float_of(ptx::to_tf32(-0x1.fffp127f)), -0x1.ffcp127f);
+  EXPECT_EQ(ptx::float_of(ptx::to_tf32(-0x1.ffd8p127f)), -0x1.ffcp127f);
+  EXPECT_EQ(ptx::float_of(ptx::to_tf32(-HUGE_VALF)), -HUGE_VALF);
+  EXPECT_EQ(ptx::float_of(ptx::to_tf32(0x1.ffdp127f)), 0x1.ffcp127f);
+  EXPECT_TRUE(std::isnan(ptx::float_of(ptx::to_tf32(std::nanf("")))));
 }
 
 // Meetings of one axis, counted run by run.

@@ -18,6 +18,7 @@ using testing::Memory;
 using testing::Outputs;
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr double kLargest = 0x1.fffp127;  // rounds to infinity in fewer bits
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 constexpr Direction kDirections[] = {Direction::kForward, Direction::kBackward};
 
@@ -124,6 +125,16 @@ TEST(Extremes, LargeAndTinyValues) {
   }
 }
 
+// A number of float32's last binade is one like others: those who see one get their share of it, and nobody
+// else. (Sums are divided at the end, so that several of them may overflow.)
+TEST(Extremes, TheLargestValue) {
+  Case c("na:fwd:f32:b1h1kv1d8:40:k7:add=2:lse");
+  for (const Index row : {Index{3}, Index{20}})
+    for (Index x = 0; x < 8; ++x) c.input(Role::kValue).set(row * 8 + x, x % 2 ? kLargest : -kLargest);
+  for (const std::string& backend : c.runs(Direction::kForward))
+    EXPECT_TRUE(c.agrees(c.run(Direction::kForward, backend), backend));
+}
+
 struct Poison {
   const char* text;
   Role role;
@@ -190,10 +201,11 @@ TEST(Extremes, HugeNumbersBesideNonFiniteOnes) {
            Poison{"att:fwd:f32:b1h1kv1d16:50,50:cbr:lse", Role::kQuery, 3},
        })
     for (const double poison : {kNaN, kInfinity})
-      for (const double size : {1e30, 1.5e38, 3e38}) {
+      for (const double size : {1e30, 1.5e38, 3e38, kLargest}) {
         Case c(p.text);
         const bool half = c.problem().dtype == DType::kFloat16;
         if (half && size < 1e38) continue;
+        if (size == kLargest && c.problem().dtype != DType::kFloat32) continue;
         const double huge = half ? size / 1e38 * 2e4 : size;  // 30000 and 60000 are in its last two binades
         const Index depth = c.problem().head_dim, channel = depth - 1;
         testing::Memory &of = c.input(p.role),

@@ -53,7 +53,6 @@ float to_float(BF16, std::uint16_t bits);
 float to_float(F16, std::uint16_t bits);
 std::uint16_t from_float(BF16, float x);
 std::uint16_t from_float(F16, float x);
-Word to_tf32(float x);
 void multiply_16bit(bool bf16, Accumulator& c, const PerLane<Word, 4>& a, const PerLane<Word, 4>& b,
                     int pair);
 void multiply_tf32(Accumulator& c, const PerLane<Word, 4>& a, const PerLane<Word, 4>& b, int pair);
@@ -84,14 +83,23 @@ NF_DEVICE std::uint16_t from_float(F16, float x) {
   asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(x));
   return bits;
 }
-NF_DEVICE Word to_tf32(float x) {
-  Word bits;
-  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
-  return bits;
-}
 NF_DEVICE float float_of(Word bits) { return __uint_as_float(bits); }
 NF_DEVICE Word bits_of(float x) { return __float_as_uint(x); }
 #endif
+// The nearest, ties away from 0: as cvt.rna.tf32, of which ptxas makes the same three instructions; but what that would
+// round to infinity is cut off.
+NF_DEVICE Word to_tf32(float x) {
+  Word bits = bits_of(x);
+#if defined(NF_EMULATED)
+  if (std::fabs(x) < 0x1.ffep127f) bits += 0x1000u;
+#else
+  asm("{ .reg .pred p; .reg .f32 size; abs.f32 size, %1; setp.lt.f32 p, size, 0f7f7ff000;"
+      " @p add.u32 %0, %0, 0x1000; }"
+      : "+r"(bits)
+      : "f"(x));
+#endif
+  return bits & ~0x1fffu;
+}
 NF_DEVICE float to_float(F32, float x) { return x; }
 NF_DEVICE float from_float(F32, float x) { return x; }
 

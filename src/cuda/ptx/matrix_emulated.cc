@@ -89,12 +89,6 @@ std::uint16_t from_float(F16, float x) {
   return static_cast<std::uint16_t>(sign | ((rounded >> 13) - (112u << 10)));
 }
 
-Word to_tf32(float x) {
-  const Word bits = bits_of(x);
-  if ((bits & 0x7f800000u) == 0x7f800000u) return bits & ~0x1fffu;
-  return (bits + 0x1000u) & ~0x1fffu;  // nearest, ties away from 0
-}
-
 void multiply_16bit(bool bf16, Accumulator& c, const PerLane<Word, 4>& a, const PerLane<Word, 4>& b,
                     int pair) {
   float plain_a[16 * 16], plain_b[16 * 8], plain_c[16 * 8];
