@@ -23,9 +23,12 @@ extern "C" {
 NF_C_API void nf_free(char* text);
 
 /* {"ok": {"version", "backends": [...], "cpu_target", "cpu_targets": [...]}}: the instruction sets that the
- * CPU kernels can use here, the one in use first (absent if built without them). Also "functions", "device_classes" of
- * the backends (machines of one class are planned alike) and "compiler". */
+ * CPU kernels can use here, the one in use first (absent if built without them). Also "functions" and "compiler". */
 NF_C_API char* nf_info(void);
+
+/* {"ok": "zen4"}: of the machine that a backend runs on; those of one class are planned alike. Asked of a backend for
+ * GPUs, this starts their driver in the process, which nf_info does not. */
+NF_C_API char* nf_device_class(const char* backend);
 
 /* The canonical form of a problem string, and its numbers:
  * {"ok": {"problem", "rank", "sequences", "pairs", "flops", "sparsity", "fields"}}; fields: what the string says, taken

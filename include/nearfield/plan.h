@@ -89,7 +89,7 @@ class NF_API Backend {
   virtual ~Backend() = default;
   virtual std::string_view name() const = 0;
   virtual Device device() const = 0;
-  // Machines of one class are planned alike, whatever else they are: "zen4", "sm90".
+  // Machines of one class are planned alike, whatever else they are: "zen4", "sm90". Starts the driver of a GPU.
   virtual std::string device_class() const { return std::string(name()); }
   // Instruction sets that its kernels are compiled for and this machine has, the one in use first.
   virtual std::vector<std::string> targets() const { return {}; }

@@ -31,6 +31,7 @@ def _library() -> ctypes.CDLL:
     words = ctypes.POINTER(ctypes.c_int64)
     for name, arguments in {
         "nf_info": [],
+        "nf_device_class": [ctypes.c_char_p],
         "nf_problem": [ctypes.c_char_p],
         "nf_explain": [ctypes.c_char_p, ctypes.c_int],
         "nf_plan": [ctypes.c_char_p, ctypes.c_int],
@@ -99,9 +100,14 @@ def _words(numbers: Sequence[int]):
 
 @functools.cache
 def info() -> dict:
-    """Version, backends (fastest first) and their device classes, the CPU target in use and those that this
-    machine has."""
+    """Version, backends (fastest first), the CPU target in use and those that this machine has."""
     return _call("nf_info")
+
+
+def device_class(backend: str) -> str:
+    """The class of the machine that a backend runs on, `zen4`; of a GPU, which this starts the driver of,
+    `sm90`."""
+    return _call("nf_device_class", _text(backend))
 
 
 def problem(text: str) -> dict:

@@ -31,33 +31,42 @@ void check(cudaError_t error, const char* what) {
 
 std::string version_text(int v) { return std::to_string(v / 1000) + "." + std::to_string(v % 1000 / 10); }
 
-std::string find_absence() {
-  int driver = 0, runtime = 0, count = 0, most = 0;
+struct Devices {
+  std::string absence;  // why there is none that kernels run on, or nothing
+  int least = 0;        // 10 major + minor: the lowest compute capability of those that they run on
+};
+
+Devices find_devices() {
+  int driver = 0, runtime = 0, count = 0, most = 0, least = 0;
   cudaRuntimeGetVersion(&runtime);
-  if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0) return "there is no CUDA driver";
+  if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0) return {"there is no CUDA driver"};
   if (driver / 1000 < runtime / 1000)
-    return "the driver is one of CUDA " + version_text(driver) + ", this build wants that of " +
-           version_text(runtime);
+    return {"the driver is one of CUDA " + version_text(driver) + ", this build wants that of " +
+            version_text(runtime)};
   const cudaError_t error = cudaGetDeviceCount(&count);
   if (error != cudaSuccess || count == 0) {
     cudaGetLastError();
-    return std::string("there is no GPU: ") + cudaGetErrorString(error);
+    return {std::string("there is no GPU: ") + cudaGetErrorString(error)};
   }
   for (int i = 0; i < count; ++i) {
     int major = 0, minor = 0;
     if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, i) == cudaSuccess &&
-        cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, i) == cudaSuccess)
-      most = std::max(most, 10 * major + minor);
+        cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, i) == cudaSuccess) {
+      const int capability = 10 * major + minor;
+      most = std::max(most, capability);
+      if (capability >= 80) least = least == 0 ? capability : std::min(least, capability);
+    }
   }
-  if (most >= 80) return "";
-  return "there is no GPU of compute capability 8.0 or later, but one of " + std::to_string(most / 10) + "." +
-         std::to_string(most % 10);
+  if (least > 0) return {"", least};
+  return {"there is no GPU of compute capability 8.0 or later, but one of " + std::to_string(most / 10) +
+          "." + std::to_string(most % 10)};
 }
 
-std::string_view absence() {  // the first question starts CUDA in this process
-  static const std::string reason = find_absence();
-  return reason;
+const Devices& devices() {  // the first question starts CUDA in this process
+  static const Devices found = find_devices();
+  return found;
 }
+std::string_view absence() { return devices().absence; }
 
 class DeviceLauncher final : public sm80::Launcher {
  public:
@@ -67,6 +76,8 @@ class DeviceLauncher final : public sm80::Launcher {
       add(list_);
   }
   std::span<const Kernel> kernels() const override { return list_; }
+  // Of several sorts of GPUs the oldest: a plan does not know which one it is for.
+  std::string device_class() const override { return "sm" + std::to_string(devices().least); }
 
   void launch(const Kernel& kernel, Index blocks, const sm80::Arguments& args, std::span<const sm80::Span>,
               Executor& executor) const override {

@@ -169,10 +169,9 @@ void nf_free(char* text) { delete[] text; }
 char* nf_info(void) {
   return guarded([] {
     std::vector<std::string> table;
-    std::string targets, classes;
+    std::string targets;
     for (const Backend* b : backends()) {
       table.emplace_back(b->name());
-      classes += (classes.empty() ? "" : ", ") + quoted(b->name()) + ": " + quoted(b->device_class());
       const std::vector<std::string> list = b->targets();
       if (list.empty()) continue;
       targets += ", " + quoted(table.back() + "_target") + ": " + quoted(list[0]);
@@ -180,8 +179,17 @@ char* nf_info(void) {
     }
     const auto functions = function_names();
     return "{\"version\": " + quoted(version()) + ", \"backends\": " + names(table) + targets +
-           ", \"functions\": " + names({functions.begin(), functions.end()}) + ", \"device_classes\": {" +
-           classes + "}, \"compiler\": " + quoted(kCompiler) + "}";
+           ", \"functions\": " + names({functions.begin(), functions.end()}) +
+           ", \"compiler\": " + quoted(kCompiler) + "}";
+  });
+}
+
+char* nf_device_class(const char* backend) {
+  return guarded([&] {
+    const std::string name = text_argument(backend);
+    for (const Backend* b : backends())
+      if (b->name() == name) return quoted(b->device_class());
+    refuse("nearfield", "backend `" + name + "`", "one of those of nf_info");
   });
 }
 

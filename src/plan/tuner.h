@@ -26,7 +26,7 @@ namespace nearfield {
 // (strides, scale, whether lse is asked for).
 std::string tuner_problem(const Problem& problem, Index sequence);
 
-class Tuner {
+class NF_API Tuner {
  public:
   // name: of the file, for messages. Throws std::invalid_argument where a line is broken or of something else.
   Tuner(std::string_view text, const std::string& name);
@@ -50,7 +50,7 @@ std::shared_ptr<const Tuner> active_tuner();
 void set_tuner(std::shared_ptr<const Tuner> tuner);  // null: the environment's again
 
 // The options of each sequence of a call: the caller's, or with what the tuner says of it.
-class SequenceOptions {
+class NF_API SequenceOptions {
  public:
   SequenceOptions(const PlanOptions& common, const Problem& problem, const Backend& backend);
   const PlanOptions& of(Index sequence) const {

@@ -99,6 +99,9 @@ TEST(CApi, Info) {
             {"\"version\": \"0.1.0\"", "\"backends\": [", "\"cpu\"", "\"reference\"", "\"cuda_sm80\"",
              "\"cpu_target\": ", "\"cpu_targets\": [", "\"functions\": [\"na1d\", "});
   nf_free(nullptr);
+  expect_ok(taken(nf_device_class("reference")), {"\"ok\": \"reference\""});
+  expect_error(taken(nf_device_class("gpu")), "`gpu`");
+  expect_error(taken(nf_device_class(nullptr)), "");
 }
 
 TEST(CApi, Plan) {

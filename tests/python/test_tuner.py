@@ -86,7 +86,7 @@ def test_optimize_searches_what_the_block_called(tmp_path):
     assert "b2h2" in problems[PROBLEM]["measured"]
     info = _core.info()
     for line in lines:
-        assert line["device"] == info["device_classes"]["cpu"] and line["version"] == info["version"]
+        assert line["device"] == _core.device_class("cpu") and line["version"] == info["version"]
         assert line["seconds"] <= line["default_seconds"] and line["choice"].startswith("cpu")
     with nf.tuner_file(file):
         chosen = problems[PROBLEM]["choice"].partition("/")[2] or "general"

@@ -50,9 +50,7 @@ def report() -> dict:
     found["threads"] = f"{torch.get_num_threads()} of torch"
     found["CPU target"] = f"{info.get('cpu_target', 'none')} of {', '.join(info.get('cpu_targets', []))}"
     for name in info["backends"]:
-        found[f"backend {name}"] = (
-            f"device class {info['device_classes'][name]}" if _serves(name) else _why(name)
-        )
+        found[f"backend {name}"] = f"device class {_core.device_class(name)}" if _serves(name) else _why(name)
     if torch.cuda.is_available():
         found["GPU"] = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
     else:

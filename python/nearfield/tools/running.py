@@ -62,7 +62,7 @@ def tuner_line(problem: str, suffix: str, **more) -> str:
         {
             "nearfield_tuner": 1,
             "problem": problem,
-            "device": info["device_classes"].get(backend, ""),
+            "device": _core.device_class(backend) if backend in info["backends"] else "",
             "version": info["version"],
             "choice": suffix,
             **more,

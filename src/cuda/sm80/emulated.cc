@@ -38,6 +38,7 @@ class Emulated final : public Launcher {
     add<ptx::F32>(list_);
   }
   std::span<const Kernel> kernels() const override { return list_; }
+  std::string device_class() const override { return "emulated"; }
 
   void launch(const Kernel& kernel, Index blocks, const Arguments& args, std::span<const Span> spans,
               Executor& executor) const override {

@@ -6,7 +6,7 @@
 #pragma once
 
 #include <span>
-#include <string_view>
+#include <string>
 
 #include "cuda/sm80/arguments.h"
 #include "nearfield/executor.h"
@@ -44,6 +44,7 @@ class Launcher {
  public:
   virtual ~Launcher() = default;
   virtual std::span<const Kernel> kernels() const = 0;
+  virtual std::string device_class() const = 0;  // Backend::device_class()
   // Throws std::runtime_error with the driver's words.
   virtual void launch(const Kernel& kernel, Index blocks, const Arguments& args, std::span<const Span> spans,
                       Executor& executor) const = 0;

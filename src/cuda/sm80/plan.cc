@@ -7,6 +7,7 @@
 #include "cuda/sm80/cut.h"
 #include "plan/bf16_note.h"
 #include "plan/tiles.h"
+#include "problem/message.h"
 
 namespace nearfield::sm80 {
 namespace {
@@ -18,6 +19,31 @@ const Kernel* find(std::span<const Kernel> kernels, Task task, const Problem& p)
   for (const Kernel& k : kernels)  // the smallest depth comes first
     if (k.task == task && k.dtype == p.dtype && k.depth >= depth) return &k;
   return nullptr;
+}
+
+std::optional<std::string> tile_refusal(const Kernel& first, const Problem& p, const PlanOptions& options) {
+  const auto why = [&](const char* what, const std::optional<TileShape>& t,
+                       Index most) -> std::optional<std::string> {
+    if (!t) return std::nullopt;
+    const auto [x, y, z] = *t;
+    const bool good = x >= 1 && y >= 1 && z >= 1 && x <= most && y <= most && z <= most && volume(*t) <= most;
+    if (good) return std::nullopt;
+    return what + (" tile " + tile_text(*t, p.rank)) + " is none it can use: any box of at most " +
+           std::to_string(most) + " tokens";
+  };
+  if (const auto reason = why("query", options.query_tile, first.rows)) return reason;
+  return why("key", options.key_tile, first.columns);
+}
+
+// What a tuner file asks of a sequence has been read by nobody yet.
+void check_tuned(const Kernel& first, const Problem& p, const SequenceOptions& each, Index i) {
+  if (each.where(i).empty()) return;
+  const PlanOptions& options = each.of(i);
+  if (!options.kernel.empty())
+    refuse("tuner", each.where(i) + " with kernel " + options.kernel, "tiles",
+           "cuda_sm80 has no kernels to choose from");
+  if (const auto reason = tile_refusal(first, p, options))
+    refuse("tuner", each.where(i) + ": " + *reason, "tiles that cuda_sm80 can use");
 }
 
 }  // namespace
@@ -48,21 +74,10 @@ std::optional<std::string> refusal(std::span<const Kernel> kernels, const Proble
   const bool backward = p.direction == Direction::kBackward;
   if (backward ? !k.query_gradient || !k.key_gradient : !k.forward)
     return "this build has no kernel for " + std::string(name_of(p.dtype));
-  const Kernel& first = backward ? *k.query_gradient : *k.forward;
-  const Index most_queries = first.rows, most_keys = first.columns;
-  const auto bad = [](const TileShape& t, Index most) {
-    return t[0] < 1 || t[1] < 1 || t[2] < 1 || t[0] > most || t[1] > most || t[2] > most || volume(t) > most;
-  };
-  if (options.query_tile && bad(*options.query_tile, most_queries))
-    return "query tile " + tile_text(*options.query_tile, p.rank) +
-           " is none it can use: any box of at most " + std::to_string(most_queries) + " tokens";
-  if (options.key_tile && bad(*options.key_tile, most_keys))
-    return "key tile " + tile_text(*options.key_tile, p.rank) + " is none it can use: any box of at most " +
-           std::to_string(most_keys) + " tokens";
-  return std::nullopt;
+  return tile_refusal(backward ? *k.query_gradient : *k.forward, p, options);
 }
 
-void plan(std::span<const Kernel> kernels, const Problem& p, const PlanOptions& options, Plan& plan) {
+void plan(std::span<const Kernel> kernels, const Problem& p, const SequenceOptions& each, Plan& plan) {
   auto own = std::make_shared<OwnPlan>();
   const Chosen& k = own->kernels = choose_kernels(kernels, p);
   const bool backward = p.direction == Direction::kBackward;
@@ -74,6 +89,7 @@ void plan(std::span<const Kernel> kernels, const Problem& p, const PlanOptions& 
   if (p.offsets) {  // dense tiles of full size: of the lengths nothing is known
     own->of_queries = {{{1, 1, first.rows}, {1, 1, first.columns}}};
     if (backward) own->of_keys = {{{1, 1, k.key_gradient->columns}, {1, 1, k.key_gradient->rows}}};
+    const PlanOptions& options = each.of(0);
     if (options.query_tile) own->of_queries[0].query = *options.query_tile;
     if (options.key_tile) own->of_queries[0].key = *options.key_tile;
     plan.query_tiles = {own->of_queries[0].query};
@@ -82,6 +98,8 @@ void plan(std::span<const Kernel> kernels, const Problem& p, const PlanOptions& 
   }
   for (Index i = 0; i < sequences(p); ++i) {
     const Grid grid = grid_of(p, i);
+    check_tuned(first, p, each, i);
+    const PlanOptions& options = each.of(i);
     const Cut cut = best_cut(grid, first, true, p.heads / p.kv_heads, options);
     own->of_queries.push_back(cut);
     if (backward) own->of_keys.push_back(best_cut(grid, *k.key_gradient, false, 1, options));
@@ -105,6 +123,7 @@ void plan(std::span<const Kernel> kernels, const Problem& p, const PlanOptions& 
   if (backward && !own->of_keys.empty())
     plan.note += "; dK and dV: key tile " + tile_text(own->of_keys[0].key, p.rank) + ", query tile " +
                  tile_text(own->of_keys[0].query, p.rank);
+  if (each.tuned()) plan.note += "; chosen by the tuner file";
   if (p.dtype != DType::kFloat32) plan.note += "; weights are rounded to " + dtype + " before products";
   if (p.precision == Precision::kTF32) plan.note += "; TF32 is allowed, and not used";
   const std::string bf16 = bf16_note(

@@ -10,6 +10,7 @@
 
 #include "cuda/sm80/kernels.h"
 #include "nearfield/plan.h"
+#include "plan/tuner.h"
 
 namespace nearfield::sm80 {
 
@@ -37,6 +38,8 @@ struct OwnPlan {
   std::vector<Cut> of_queries, of_keys;  // per sequence, by owner; keys own rows only backward
   Index tokens = 0;                      // queries, tails included: rows of the statistics
 };
-void plan(std::span<const Kernel> kernels, const Problem& problem, const PlanOptions& options, Plan& plan);
+// Throws std::invalid_argument where the tuner asks a sequence for what there is not.
+void plan(std::span<const Kernel> kernels, const Problem& problem, const SequenceOptions& options,
+          Plan& plan);
 
 }  // namespace nearfield::sm80

@@ -8,6 +8,7 @@
 
 #include "cuda/sm80/plan.h"
 #include "plan/grid_view.h"
+#include "plan/tuner.h"
 
 namespace nearfield::sm80 {
 namespace {
@@ -52,6 +53,9 @@ class Backend80 final : public Backend {
       : launcher_(launcher), device_(device), absence_(absence) {}
   std::string_view name() const override { return "cuda_sm80"; }
   Device device() const override { return device_; }
+  std::string device_class() const override {
+    return absence_ && !absence_().empty() ? Backend::device_class() : launcher_.device_class();
+  }
 
   std::optional<std::string> refusal(const Problem& p, const PlanOptions& options) const override {
     if (absence_ && !absence_().empty()) return std::string(absence_());
@@ -61,7 +65,10 @@ class Backend80 final : public Backend {
   Plan plan(const Problem& p, const PlanOptions& options) const override {
     Plan plan;
     plan.backend = name();
-    sm80::plan(launcher_.kernels(), p, options, plan);
+    PlanOptions own = options;
+    // Lists whose lengths only the device knows have no problem of their own to be tuned for, and the bits of others.
+    if (p.operation == Operation::kAttention) own.tuner = nullptr;
+    sm80::plan(launcher_.kernels(), p, SequenceOptions(own, p, *this), plan);
     return plan;
   }
 
