@@ -22,6 +22,10 @@ if(NEARFIELD_HAS_CUDA)
     list(PREPEND NEARFIELD_CUDA_ALSO 90)
   endif()
   enable_language(CUDA)
+  if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 12.0)
+    message(FATAL_ERROR "NEARFIELD_CUDA: got nvcc ${CMAKE_CUDA_COMPILER_VERSION} (${CMAKE_CUDA_COMPILER}), expected "
+      "12.0 or newer, which know C++20; another one with -DCMAKE_CUDA_COMPILER=, or none with -DNEARFIELD_CUDA=OFF")
+  endif()
   if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake 3.25 does not know that nvcc 13 has C++20
     set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
     set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
