@@ -106,13 +106,22 @@ def script(name):
         sys.path.remove(str(ROOT / "docs"))
 
 
-@pytest.mark.parametrize("name", ["make_pictures", "axis_pictures", "make_performance"])
+@pytest.mark.parametrize("name", ["make_pictures", "axis_pictures", "make_performance", "show_pictures"])
 def test_pictures_are_up_to_date(name):
     images = ROOT / "docs" / "images"
     for picture, draw in script(name).PICTURES.items():
         if picture == "cpu-time.svg" and _core.info()["cpu_target"] != "avx512":
             continue  # drawn from the counts of that target
         assert (images / picture).read_text() == draw(), f"{picture}: run python docs/{name}.py"
+
+
+def test_pages_say_which_command_drew_their_pictures():
+    pages = [page.read_text() for page in (ROOT / "docs").glob("*.md")]
+    for picture, command in script("show_pictures").COMMANDS.items():
+        with_it = [page for page in pages if f"(images/{picture})" in page]
+        assert with_it, f"{picture} is on no page"
+        for page in with_it:
+            assert f"nearfield show {command}" in page[: page.index(f"(images/{picture})")], picture
 
 
 def test_the_page_about_speed_is_what_the_bench_measured():
