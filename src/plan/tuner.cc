@@ -147,6 +147,12 @@ SequenceOptions::SequenceOptions(const PlanOptions& common, const Problem& p, co
     own_.back().kernel = choice->options.kernel;
     own_.back().query_tile = choice->options.query_tile;
     own_.back().key_tile = choice->options.key_tile;
+    if (!choice->options.query_tile && !choice->options.key_tile) continue;
+    PlanOptions tiles = own_.back();  // kernels are the backend's to check: lists may have several
+    tiles.kernel.clear();
+    if (const auto reason = backend.refusal(p, tiles))
+      refuse("tuner", choice->where + ": " + *reason, "tiles that " + std::string(backend.name()) + " can use",
+             "remove the line, or optimise anew");
   }
   if (any) return;
   own_.clear();

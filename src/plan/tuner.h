@@ -49,7 +49,8 @@ class NF_API Tuner {
 std::shared_ptr<const Tuner> active_tuner();
 void set_tuner(std::shared_ptr<const Tuner> tuner);  // null: the environment's again
 
-// The options of each sequence of a call: the caller's, or with what the tuner says of it.
+// The options of each sequence of a call: the caller's, or with what the tuner says of it. Throws
+// std::invalid_argument, with the line of the file, where those are tiles that the backend refuses.
 class NF_API SequenceOptions {
  public:
   SequenceOptions(const PlanOptions& common, const Problem& problem, const Backend& backend);

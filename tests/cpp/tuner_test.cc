@@ -5,6 +5,9 @@
 // is broken or foreign is refused with its line.
 #include <gtest/gtest.h>
 
+#include <initializer_list>
+#include <regex>
+
 #include "nearfield/attention.h"
 #include "nearfield/c.h"
 
@@ -136,6 +139,28 @@ TEST_F(TunerTest, AKernelThatCannotServeIsAnErrorOfTheCall) {
   for (const std::string choice : {"cpu/no", "cpu/b16,q2x8", "cpu,q2x8,kv1x16"}) {
     use(line(kProblem, choice));
     EXPECT_THROW(kernel_of(kProblem), std::invalid_argument) << choice;
+  }
+  const std::string backward = "na:bwd:f32:b1h2kv1d32:9x40:k3x5";
+  for (const auto& [problem, choice] : std::initializer_list<std::pair<std::string, std::string>>{
+           {kProblem, "cpu,q17x1"},
+           {kProblem, "cpu,q1x17"},
+           {kProblem, "cpu,q99x99"},
+           {kProblem, "cpu,q0x0"},
+           {kProblem, "cpu,q4294967297x1"},
+           {backward, "cpu,q5x4"},
+           {backward, "cpu,q2x8,kv1x17"},
+           {backward, "cpu/general,kv99x99"},
+       }) {
+    use(line(problem, choice));
+    for (const std::string& list : {problem, std::regex_replace(problem, std::regex("9x40"), "5x40+9x40")}) {
+      try {
+        kernel_of(list);
+        ADD_FAILURE() << list << " " << choice;
+      } catch (const std::invalid_argument& e) {
+        EXPECT_EQ(std::string(e.what()).rfind("[tuner] got file:1", 0), 0u) << e.what();
+        EXPECT_NE(std::string(e.what()).find("tile"), std::string::npos) << e.what();
+      }
+    }
   }
   use(line("na:fwd:f64:b1h2kv1d32:9x40:k3x5", "cpu/b16"));  // float64 is for the general path
   EXPECT_THROW(kernel_of("na:fwd:f64:b1h2kv1d32:9x40:k3x5"), std::invalid_argument);

@@ -35,17 +35,6 @@ std::optional<std::string> tile_refusal(const Kernel& first, const Problem& p, c
   return why("key", options.key_tile, first.columns);
 }
 
-// What a tuner file asks of a sequence has been read by nobody yet.
-void check_tuned(const Kernel& first, const Problem& p, const SequenceOptions& each, Index i) {
-  if (each.where(i).empty()) return;
-  const PlanOptions& options = each.of(i);
-  if (!options.kernel.empty())
-    refuse("tuner", each.where(i) + " with kernel " + options.kernel, "tiles",
-           "cuda_sm80 has no kernels to choose from");
-  if (const auto reason = tile_refusal(first, p, options))
-    refuse("tuner", each.where(i) + ": " + *reason, "tiles that cuda_sm80 can use");
-}
-
 }  // namespace
 
 Chosen choose_kernels(std::span<const Kernel> kernels, const Problem& p) {
@@ -98,8 +87,10 @@ void plan(std::span<const Kernel> kernels, const Problem& p, const SequenceOptio
   }
   for (Index i = 0; i < sequences(p); ++i) {
     const Grid grid = grid_of(p, i);
-    check_tuned(first, p, each, i);
     const PlanOptions& options = each.of(i);
+    if (!each.where(i).empty() && !options.kernel.empty())
+      refuse("tuner", each.where(i) + " with kernel " + options.kernel, "tiles",
+             "cuda_sm80 has no kernels to choose from");
     const Cut cut = best_cut(grid, first, true, p.heads / p.kv_heads, options);
     own->of_queries.push_back(cut);
     if (backward) own->of_keys.push_back(best_cut(grid, *k.key_gradient, false, 1, options));
