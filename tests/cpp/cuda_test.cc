@@ -127,6 +127,23 @@ TEST(Emulator, CopiesArriveWhenTheyAreWaitedFor) {
           {{bytes, bytes + 32, false}});
 }
 
+TEST(Emulator, CopiesOnTheirWayAreLeftAlone) {
+  alignas(16) float memory[4] = {1, 2, 3, 4};
+  const auto* bytes = reinterpret_cast<const std::byte*>(memory);
+  const auto of_copy = [&](const auto& behind) {
+    return finding(1, [&](Block& b) { b.copy16(0, 0, memory, 16), behind(b); }, {{bytes, bytes + 16, false}});
+  };
+  EXPECT_EQ(of_copy([](Block& b) { b.commit(), b.wait<0>(), b.set(0, 0, 1.0f); }), "");
+  EXPECT_NE(of_copy([](Block& b) { b.commit(), b.set(0, 0, 1.0f); }).find("still on its way"),
+            std::string::npos);
+  EXPECT_NE(of_copy([&](Block& b) { b.commit(), b.copy16(0, 0, memory, 8); }).find("still on its way"),
+            std::string::npos);
+  // Only groups are waited for.
+  EXPECT_NE(of_copy([](Block& b) { b.wait<0>(); }).find("ended before a copy"), std::string::npos);
+  EXPECT_NE(of_copy([](Block& b) { b.wait<0>(), b.set(0, 0, 1.0f); }).find("still on its way"),
+            std::string::npos);
+}
+
 TEST(Emulator, EveryWarpMustReachABarrier) {
   EXPECT_NE(finding(2,
                     [](Block& b) {

@@ -55,7 +55,7 @@ struct EmulatedBlock::Fibers {
 EmulatedBlock::EmulatedBlock(int warps, std::size_t shared_bytes, const std::vector<Span>& spans,
                              std::vector<Writers>& writers)
     : warps_(warps), shared_(shared_bytes), stamps_((shared_bytes + 3) / 4), spans_(spans), writers_(writers),
-      copies_(static_cast<std::size_t>(warps)), fibers_(new Fibers) {
+      copies_(static_cast<std::size_t>(warps)), on_its_way_((shared_bytes + 15) / 16), fibers_(new Fibers) {
   fibers_->fiber.resize(static_cast<std::size_t>(warps));
 }
 
@@ -64,6 +64,7 @@ EmulatedBlock::~EmulatedBlock() = default;
 void EmulatedBlock::run(Index block, const Body& body) {
   index = block;
   shared_.assign(shared_.size(), std::byte{0xff});
+  on_its_way_.assign(on_its_way_.size(), false);
   ++epoch_;
   fibers_->body = &body;
   for (int w = 0; w < warps_; ++w) {
@@ -98,6 +99,8 @@ void EmulatedBlock::run(Index block, const Body& body) {
     if (ended > 0 && ended < warps_)
       fail("some warps ended while others wait at a barrier, block", static_cast<std::uint64_t>(block));
   }
+  for (std::size_t i = 0; i < on_its_way_.size(); ++i)
+    if (on_its_way_[i]) fail("the block ended before a copy", 16 * i);
 }
 
 void EmulatedBlock::barrier(int warp) {
@@ -125,6 +128,7 @@ const std::byte* EmulatedBlock::read(int thread, Word offset, std::size_t bytes)
 std::byte* EmulatedBlock::write(int thread, Word offset, std::size_t bytes) {
   if (offset % bytes != 0) fail("unaligned shared write", offset);
   std::byte* at = raw(offset, bytes);
+  if (on_its_way_[offset / 16]) fail("race: write where a copy is still on its way", offset);
   for (std::size_t i = offset / 4; i <= (offset + bytes - 1) / 4; ++i) {
     Stamp& s = stamps_[i];
     // Halves of a word may belong to two threads.
@@ -174,6 +178,7 @@ void EmulatedBlock::start_copy(int thread, Word offset, const void* from, int by
     for (int i = 0; i < bytes; i += 2) check_global(p + i, 2, 2, false);
   }
   std::memset(write(thread, offset, 16), 0xff, 16);
+  on_its_way_[offset / 16] = true;
   copies_[static_cast<std::size_t>(thread / kLanes)].back().push_back(
       {thread, offset, static_cast<const std::byte*>(from), bytes});
 }
@@ -184,6 +189,7 @@ void EmulatedBlock::wait(int warp, int groups) {
   auto& list = copies_[static_cast<std::size_t>(warp)];
   while (static_cast<int>(list.size()) - 1 > groups) {
     for (const Copy& c : list.front()) {
+      on_its_way_[c.offset / 16] = false;
       std::byte* to = write(c.thread, c.offset, 16);
       std::memset(to, 0, 16);
       if (c.bytes > 0) std::memcpy(to, c.from, static_cast<std::size_t>(c.bytes));

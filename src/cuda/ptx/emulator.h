@@ -8,7 +8,9 @@
 //   - an access that is not aligned;
 //   - a race: between two barriers, one thread writes what another one reads or writes;
 //   - two blocks that write the same element, or one that reads what another one wrote: their order is not known;
-//   - a read of what cp.async has not delivered yet (it reads NaN), a barrier that not all warps reach.
+//   - a read of what cp.async has not delivered yet (it reads NaN), a write or another copy to where a copy is still
+//     on its way, a block that ends before its copies; copies count as delivered once their group is waited for;
+//   - a barrier that not all warps reach.
 //
 // Shared memory is full of NaN at first.
 #pragma once
@@ -82,6 +84,7 @@ class EmulatedBlock {
   std::size_t last_span_ = 0;
   std::uint32_t epoch_ = 1;
   std::vector<std::vector<std::vector<Copy>>> copies_;  // per warp: groups, the open one last
+  std::vector<bool> on_its_way_;                        // per 16 bytes of shared memory
   std::unique_ptr<Fibers> fibers_;
 };
 

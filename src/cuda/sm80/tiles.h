@@ -89,10 +89,12 @@ NF_DEVICE void address_rows(Block& block, const Arguments& args, Role role, Role
                                         row_address<kOwner, S>(args, f, role, additional, row));
   }
 }
+// A group of copies of its own: a block that meets nothing starts no other one, and only groups are waited for.
 template <class S>
 NF_DEVICE void load_owned(Block& block, const View& view, Word tile, int width) {
   load_rows<S>(block, view, tile, S::kRows, width,
                [&](int lane, int row) { return Shared<Index>{S::kRowAddress}.get(block, lane, row); });
+  block.commit();
 }
 
 // s = rows of the warp . columns, over `width` channels.
