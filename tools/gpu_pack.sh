@@ -18,7 +18,7 @@ cd "$(dirname "$0")/.." || exit
 # shellcheck source=tools/steps.sh
 . tools/steps.sh
 only_build=""
-[ "${1:-}" != --build ] || { only_build=1; shift; }
+[ "${1:-}" != --build ] || { only_build=1; NEARFIELD_PACK_SECONDS=${NEARFIELD_PACK_SECONDS:-3600}; shift; }
 out=${1:-build/gpu/results}
 python=${PYTHON:-python3}
 jobs=${JOBS:-$(nproc)}
@@ -40,14 +40,14 @@ within() {
 configure() {
   local gpu=${NEARFIELD_GPU:-}
   [ -n "$gpu" ] || gpu=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -1 | tr -d .)
-  cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=ON -DNEARFIELD_TORCH=ON \
+  within 60 200 cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=ON -DNEARFIELD_TORCH=ON \
     -DNEARFIELD_CUDA=ON ${gpu:+-DCMAKE_CUDA_ARCHITECTURES="$gpu-real"} -DPython_EXECUTABLE="$(command -v "$python")" "$@"
 }
 libraries() {
   local from=${NEARFIELD_PREBUILT:-}
   if [ -z "$from" ]; then
     configure -DNEARFIELD_TESTS=OFF &&
-      cmake --build "$build" -j "$jobs" --target nearfield nearfield_torch || return
+      within 300 200 cmake --build "$build" -j "$jobs" --target nearfield nearfield_torch || return
     from=$build
   fi
   if ! [ "$from" -ef "$package/nearfield" ]; then
@@ -55,7 +55,7 @@ libraries() {
     cp -r python/nearfield "$package/nearfield" &&
       find -L "$from" -name 'libnearfield*.so*' -exec cp -L {} "$package/nearfield/" \; || return
   fi
-  PYTHONPATH=$package "$python" -c '
+  PYTHONPATH=$package within 60 0 "$python" -c '
 import nearfield, torch
 print(nearfield.__file__, nearfield.info())
 print(nearfield.explain("na:fwd:bf16:b1h8kv8d64:64x64:k7x7", device="cuda"))
@@ -66,7 +66,8 @@ harness() {  # the C++ harness, for the device
   if [ -n "${NEARFIELD_PREBUILT:-}" ]; then
     cp "$NEARFIELD_PREBUILT/cuda_device_test" "$package/nearfield/"
   else
-    configure -DNEARFIELD_TESTS=ON && cmake --build "$build" -j "$jobs" --target cuda_device_test &&
+    configure -DNEARFIELD_TESTS=ON &&
+      within 200 260 cmake --build "$build" -j "$jobs" --target cuda_device_test &&
       cp "$build/tests/cpp/cuda_device_test" "$package/nearfield/"
   fi
 }
@@ -94,11 +95,13 @@ speed() {
   local left=$((seconds - SECONDS - 60))
   within 330 20 "$python" bench/gpu/speed.py --out "$out/gpu.json" --seconds $((left < 270 ? left : 270))
 }
-finish() {  # logs in one file, then the table, then the steps
+finish() {  # logs in one file, then the steps, then the table
   find build/log -name '*.log' -newer "$marker" -exec tail -n +1 {} + > "$out/log.txt"
   rm -f "$marker"
-  [ ! -f "$out/gpu.json" ] || "$python" bench/gpu/speed.py --show "$out/gpu.json"
-  summary
+  local status=0
+  (summary) || status=$?
+  [ ! -f "$out/gpu.json" ] || timeout 60 "$python" bench/gpu/speed.py --show "$out/gpu.json"
+  exit "$status"
 }
 
 nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.mem --format=csv,noheader || true

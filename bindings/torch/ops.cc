@@ -97,7 +97,8 @@ void add_inputs(const Problem& p, const std::string& op, const Arguments& a, Ten
   if (p.bias) tensors[Role::kBias] = view_of(*a.bias, p.dtype);
   if (p.dropout > 0) {
     if (!a.seed || a.seed->scalar_type() != ScalarType::Long || a.seed->numel() != 1 ||
-        a.seed->is_cpu() != a.query.is_cpu())
+        a.seed->is_cpu() != a.query.is_cpu() ||
+        (!a.query.is_cpu() && a.seed->get_device_index() != a.query.get_device_index()))
       throw std::invalid_argument("[" + op + "] got dropout_p without its seed, expected an int64 tensor " +
                                   "of one number on the device of query");
     tensors.seed = static_cast<const int64_t*>(a.seed->data_ptr());

@@ -7,6 +7,7 @@
 
 #include "cpu/cost.h"
 #include "cpu/stencil.h"
+#include "plan/tiles.h"
 #include "problem/message.h"
 
 namespace nearfield::cpu {
@@ -90,11 +91,7 @@ KernelChoice choose_kernels(const Problem& p, const Plan& general, const Sequenc
   double bytes = 0;
   for (Index i = 0; i < list; ++i) {
     const Grid grid = grid_of(p, i);
-    std::vector<Index> key;
-    for (const Axis& axis : grid.axis)
-      key.insert(key.end(),
-                 {static_cast<Index>(axis.rule), axis.query_extent, axis.key_extent, axis.window, axis.stride,
-                  axis.dilation, axis.queries.begin, axis.queries.end, axis.keys.begin, axis.keys.end});
+    std::vector<Index> key = numbers_of(grid);
     auto at = known.find(key);
     const std::string asked = asked_of(each, i);
     if (at == known.end())

@@ -20,6 +20,14 @@ double spans(const Axis& axis, TileSide side, Index length) {
 
 }  // namespace
 
+std::vector<Index> numbers_of(const Grid& grid) {
+  std::vector<Index> list;
+  for (const Axis& a : grid.axis)
+    list.insert(list.end(), {static_cast<Index>(a.rule), a.query_extent, a.key_extent, a.window, a.stride,
+                             a.dilation, a.queries.begin, a.queries.end, a.keys.begin, a.keys.end});
+  return list;
+}
+
 double computed_pairs(const Grid& grid, TileSide side, const TileShape& shape, Index lanes) {
   double product = static_cast<double>(lanes);
   for (int a = 0; a < kMaxRank; ++a) product *= spans(grid.axis[a], side, shape[static_cast<std::size_t>(a)]);

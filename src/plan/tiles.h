@@ -5,6 +5,7 @@
 #pragma once
 
 #include <numeric>
+#include <vector>
 
 #include "nearfield/plan.h"
 
@@ -87,6 +88,9 @@ void for_each_run_of_groups(const Axis& axis, TileSide side, Index length, Index
     for_each_run(group(axis, g), side, length, static_cast<double>(alike), most, fn);
   });
 }
+
+// Grids of which this is equal are cut alike.
+std::vector<Index> numbers_of(const Grid& grid);
 
 // Pairs computed if every tile works on the whole span of the other side, with `lanes` lanes busy or not.
 double computed_pairs(const Grid& grid, TileSide side, const TileShape& shape, Index lanes);

@@ -414,6 +414,27 @@ TEST(Cut, RefusalsSayWhy) {
             std::string::npos);
 }
 
+// A budget, as tests/cuda/budget.txt has of registers: with a kilobyte more per block, how many blocks an SM holds
+// changes (164 KiB on 8.0, 100 on 8.6).
+TEST(Cut, SharedMemoryOfTheKernels) {
+  struct Case {
+    const char* start;
+    Index head_dim;
+    int most;  // bytes
+  };
+  for (const Case& c :
+       {Case{"na:fwd:bf16", 64, 46480}, Case{"na:bwd:bf16", 64, 42128}, Case{"na:fwd:bf16", 128, 79248},
+        Case{"na:bwd:bf16", 128, 74896}, Case{"na:fwd:bf16", 256, 72848}, Case{"na:bwd:bf16", 256, 70576},
+        Case{"na:fwd:f16", 128, 79248}, Case{"na:bwd:f16", 256, 70576}, Case{"na:fwd:f32", 64, 58512},
+        Case{"na:bwd:f32", 64, 56464}, Case{"na:fwd:f32", 128, 72848}, Case{"na:bwd:f32", 128, 70576},
+        Case{"na:fwd:f32", 256, 69552}, Case{"na:bwd:f32", 256, 68416}}) {
+    const std::string text = std::string(c.start) + ":b1h1kv1d" + std::to_string(c.head_dim) + ":300:k3";
+    const std::string note = emulated_sm80_backend().plan(parse_problem(text), {}).note;
+    EXPECT_NE(note.find(" bytes of shared memory"), std::string::npos) << note;
+    EXPECT_LE(std::stoi(note), c.most) << text;
+  }
+}
+
 // The planner's tiles for the problems of the benchmark: computed pairs over useful ones.
 TEST(Cut, WasteOfTheBenchmarkProblems) {
   struct Case {

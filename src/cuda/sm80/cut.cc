@@ -3,58 +3,32 @@
 #include "cuda/sm80/cut.h"
 
 #include <map>
-#include <numeric>
 #include <tuple>
+
+#include "plan/tiles.h"
 
 namespace nearfield::sm80 {
 namespace {
 
 // Time to load a pair of tiles and to pass its barriers, in times to compute it. An estimate.
 constexpr double kLoad = 0.3;
+constexpr Index kRuns =
+    512;  // of an axis whose runs do not repeat; of more, some that are evenly spread are counted
 
 Index volume(const TileShape& t) { return t[0] * t[1] * t[2]; }
 Interval range_of(const Axis& axis, bool queries) { return queries ? axis.queries : axis.keys; }
 
-Meetings of_run(const Axis& a, bool queries_own, Interval run, Index part, Index other) {
-  const auto span = [&](Interval r) { return queries_own ? hull(a, r) : inverse_hull(a, r); };
-  const Interval all = span(run);
+Meetings of_run(const Axis& a, TileSide side, Interval run, Interval span, Index part, Index other) {
   Meetings m;
-  m.loaded = static_cast<double>(ceil_div(all.size(), other));
+  m.loaded = static_cast<double>(ceil_div(span.size(), other));
   for (Index begin = run.begin; begin < run.end; begin += part) {
-    const Interval some = span({begin, min_of(begin + part, run.end)});
+    const Interval own{begin, min_of(begin + part, run.end)},
+        some = side == TileSide::kQueries ? hull(a, own) : inverse_hull(a, own);
     if (some.empty()) continue;
     m.computed +=
-        static_cast<double>(ceil_div(some.end - all.begin, other) - (some.begin - all.begin) / other);
+        static_cast<double>(ceil_div(some.end - span.begin, other) - (some.begin - span.begin) / other);
   }
   return m;
-}
-
-// One group. Away from the borders of a whole axis spans repeat with the stride: one period stands for all.
-Meetings of_group(const Axis& a, bool queries_own, Index own, Index part, Index other) {
-  const Interval range = range_of(a, queries_own);
-  const Index tiles = ceil_div(range.size(), own);
-  Meetings sum;
-  const auto add = [&](Index first, Index last, Index times) {
-    for (Index i = first; i < last; ++i) {
-      const Interval run{range.begin + i * own, min_of(range.begin + (i + 1) * own, range.end)};
-      const Meetings m = of_run(a, queries_own, run, part, other);
-      sum.loaded += static_cast<double>(times) * m.loaded;
-      sum.computed += static_cast<double>(times) * m.computed;
-    }
-  };
-  const bool whole = a.queries == Interval{0, a.query_extent} && a.keys == Interval{0, a.key_extent};
-  const bool windowed = a.rule == Rule::kWindow || a.rule == Rule::kWindowCausal;
-  const bool repeats = a.rule == Rule::kDense || (windowed && a.query_extent == a.key_extent);
-  const Index edge = (a.window + a.stride) / own + 2, period = a.stride / std::gcd(a.stride, own);
-  if (!whole || !repeats || tiles <= 2 * (edge + period)) {
-    add(0, tiles, 1);
-  } else {
-    const Index periods = (tiles - 2 * edge) / period;
-    add(0, edge, 1);
-    add(edge, edge + period, periods);
-    add(edge + periods * period, tiles, 1);
-  }
-  return sum;
 }
 
 // Powers of two up to the first that holds all of a group.
@@ -98,18 +72,17 @@ TileShape part_of(const TileShape& t, Index rows) {
 }  // namespace
 
 Meetings meetings(const Axis& axis, bool queries_own, Index own, Index part, Index other) {
-  Meetings sum, previous;
-  Interval queries, keys;
-  for (Index g = 0; g < axis.dilation; ++g) {
+  const TileSide side = queries_own ? TileSide::kQueries : TileSide::kKeys;
+  Meetings sum;
+  for_each_kind_of_group(axis, [&](Index g, Index alike) {
     const Axis a = group(axis, g);
-    if (g == 0 || !(a.queries == queries && a.keys == keys)) {
-      previous = of_group(a, queries_own, own, part, other);
-      queries = a.queries;
-      keys = a.keys;
-    }
-    sum.loaded += previous.loaded;
-    sum.computed += previous.computed;
-  }
+    for_each_run(a, side, own, static_cast<double>(alike), kRuns,
+                 [&](Interval run, Interval span, double times) {
+                   const Meetings m = of_run(a, side, run, span, part, other);
+                   sum.loaded += times * m.loaded;
+                   sum.computed += times * m.computed;
+                 });
+  });
   return sum;
 }
 

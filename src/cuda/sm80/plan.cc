@@ -3,6 +3,7 @@
 #include "cuda/sm80/plan.h"
 
 #include <algorithm>
+#include <map>
 
 #include "cuda/sm80/cut.h"
 #include "plan/bf16_note.h"
@@ -85,22 +86,28 @@ void plan(std::span<const Kernel> kernels, const Problem& p, const SequenceOptio
     plan.key_tiles = {own->of_queries[0].key};
     own->tokens = p.offsets->total_query;
   }
+  std::map<std::vector<Index>, std::pair<Cut, Cut>> known;  // of queries and of keys
   for (Index i = 0; i < sequences(p); ++i) {
     const Grid grid = grid_of(p, i);
     const PlanOptions& options = each.of(i);
     if (!each.where(i).empty() && !options.kernel.empty())
       refuse("tuner", each.where(i) + " with kernel " + options.kernel, "tiles",
              "cuda_sm80 has no kernels to choose from");
-    const Cut cut = best_cut(grid, first, true, p.heads / p.kv_heads, options);
+    const auto [at, fresh] = known.try_emplace(numbers_of(grid));
+    if (fresh) {
+      at->second.first = best_cut(grid, first, true, p.heads / p.kv_heads, options);
+      if (backward) at->second.second = best_cut(grid, *k.key_gradient, false, 1, options);
+    }
+    const Cut& cut = at->second.first;
     own->of_queries.push_back(cut);
-    if (backward) own->of_keys.push_back(best_cut(grid, *k.key_gradient, false, 1, options));
+    if (backward) own->of_keys.push_back(at->second.second);
     plan.query_tiles.push_back(cut.query);
     plan.key_tiles.push_back(cut.key);
     computed += cut.computed * pairs_of_warp;
     useful += pairs(grid);
     own->tokens += query_tokens(p, i);
   }
-  if (useful > 0) plan.waste = computed / useful;
+  if (useful > 0) plan.waste = std::max(computed / useful, 1.0);  // of long ranges an estimate
   const std::string dtype(name_of(p.dtype));
   plan.kernel = std::string(backward ? "backward" : "forward") + " d" + std::to_string(first.depth) + ", " +
                 std::to_string(first.rows) + "x" + std::to_string(first.columns);

@@ -13,6 +13,8 @@
 namespace nearfield::sm80 {
 namespace {
 
+constexpr Index kTailBlocks = 1024;  // enough for any device; a thread fills more elements if there are more
+
 // Rows of 16-byte chunks: unit channel stride, and every row begins on a multiple of 16 bytes. Axes of extent 1
 // have any stride.
 bool by_vectors(const TensorView& t) {
@@ -254,8 +256,10 @@ class Backend80 final : public Backend {
         args.items = args_.items;
         args.query_offsets = keys ? args_.key_offsets : args_.query_offsets;
         for (const Kernel& k : launcher_.kernels())
-          if (k.task == Task::kTails && k.dtype == t.dtype)
-            launcher_.launch(k, ceil_div(tail * args.heads * args.head_dim, k.rows), args, spans_, executor_);
+          if (k.task == Task::kTails && k.dtype == t.dtype) {
+            args.item.first_block = min_of(ceil_div(tail * args.heads * args.head_dim, k.rows), kTailBlocks);
+            launcher_.launch(k, args.item.first_block, args, spans_, executor_);
+          }
       }
     }
 
