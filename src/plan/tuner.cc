@@ -151,8 +151,8 @@ SequenceOptions::SequenceOptions(const PlanOptions& common, const Problem& p, co
     PlanOptions tiles = own_.back();  // kernels are the backend's to check: lists may have several
     tiles.kernel.clear();
     if (const auto reason = backend.refusal(p, tiles))
-      refuse("tuner", choice->where + ": " + *reason, "tiles that " + std::string(backend.name()) + " can use",
-             "remove the line, or optimise anew");
+      refuse("tuner", choice->where + ": " + *reason,
+             "tiles that " + std::string(backend.name()) + " can use", "remove the line, or optimise anew");
   }
   if (any) return;
   own_.clear();
