@@ -11,7 +11,7 @@ import torch
 
 import nearfield as nf
 from nearfield import _core
-from nearfield.tools import cli, drawing, profile_arguments, show
+from nearfield.tools import cli, drawing, profile_arguments, show, simulate
 
 SMALL = "na:fwd:f32:b1h2kv1d8:6x7:k3x3"
 
@@ -331,6 +331,54 @@ def test_simulate_counts_whole_tiles_of_any_kernel(capsys):
     best = next(r for r in rows if r["recommended"])
     assert best["window"] == [4, 4] and best["stride"] == [4, 4] and best["waste"] == 1.0  # blocked attention
     assert all(r["waste"] >= 1 and r["computed"] > 0 and r["seconds"] is None for r in rows)
+
+
+def windows(extent, k, s, causal):
+    """The keys of every query of one dilation group, by the formulas of docs/semantics.md."""
+    for q in range(extent):
+        if causal:
+            leader = min(q // s * s + s - 1, extent - 1)
+            yield q, range(max(leader - (k - 1), 0), q + 1)
+        else:
+            begin = min(max(min(q // s * s + s // 2, extent - 1) - k // 2, 0), extent - k)
+            yield q, range(begin, begin + k)
+
+
+def field(extent, k, s, d, causal):
+    """The largest F of which every query sees what the layout has of the F tokens around it."""
+    groups = [list(windows(len(range(g, extent, d)), k, s, causal)) for g in range(d)]
+
+    def seen(f):
+        before, behind = (f - 1, 0) if causal else (f // 2, (f - 1) // 2)
+        return all(
+            max(q - before, 0) in keys and min(q + behind, len(group) - 1) in keys
+            for group in groups
+            for q, keys in group
+        )
+
+    return max(f for f in range(1, k + 1) if seen(f))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_simulate_counts_the_field_that_every_query_sees(causal):
+    for extent in range(1, 21):
+        for d in range(1, extent + 1):
+            for k in range(1, extent // d + 1):
+                for s in range(1, k + 1):
+                    text = f"na:fwd:f32:b1h1kv1d8:{extent}:k{k}:s{s}:d{d}:c{int(causal)}"
+                    assert simulate._field(text, 0, causal, False) == field(extent, k, s, d, causal), text
+                    assert causal or simulate._field(text, 0, causal, True) == k
+
+
+def test_simulate_gives_the_field_on_every_axis(capsys):
+    words = ["-i", 16, 20, "-f", 13, 6, "--dilation", 1, 2, "-c", 0, 1, "-n", 1, "-d", 8, "--json", "-"]
+    rows = [json.loads(x) for x in run(capsys, "simulate", *words)[1].splitlines()]
+    for row in rows:
+        (k0, k1), (s0, s1) = row["window"], row["stride"]
+        assert row["field"] == [field(16, k0, s0, 1, False), field(20, k1, s1, 2, True)]
+        assert row["enough"] == (row["field"][0] >= 13 and row["field"][1] >= 6)
+    assert any(r["window"][0] == 13 and r["stride"][0] == 4 and not r["enough"] for r in rows)
+    assert any(r["stride"] == [2, 4] and r["enough"] for r in rows)  # strides get the window that they take
 
 
 @pytest.mark.parametrize(

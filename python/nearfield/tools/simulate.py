@@ -4,8 +4,8 @@
 
 Nothing runs: pairs, waste and what a query sees come from the core's geometry, times from its planner. With
 stride s, s queries share a window, and the one at its edge sees less on one side: to give each query a field
-of F tokens the window has to be F + s - 1. That is more work, of which tiles waste less. The sweep tries
-both.
+of F tokens the window has to be F + s - 1 (F + s where both are even). That is more work, of which tiles
+waste less. The sweep tries both.
 """
 
 from __future__ import annotations
@@ -170,7 +170,9 @@ def _choices(field: int, most: int, asked) -> list[tuple[int, int]]:
     """(window, stride) of one axis worth trying: the field as window, and the window that keeps it."""
     found = {}
     for s in asked or (*STRIDES, field):
-        for k in (field, min(field + s - 1, most), min(-(-(field + s - 1) // 8) * 8, most)):
+        # Even windows see one token more before than behind, which even strides take away.
+        keeps = field + s - (field % 2 == 1 or s % 2 == 1)
+        for k in (field, min(field + s - 1, most), min(keeps, most), min(-(-keeps // 8) * 8, most)):
             if 1 <= s <= k:
                 found[k, s] = None
     if not found:
@@ -231,21 +233,22 @@ def _predicted(problem: str, args) -> tuple[float | None, dict]:
 
 
 def _field(problem: str, axis: int, causal: bool, one_sided: bool) -> int:
-    """Tokens of a dilation group that every query sees away from the borders of the axis: as many to each
-    side as to the poorer one, unless one_sided; causal: up to itself."""
+    """The largest F for which every query sees the F tokens of its dilation group around it: F // 2 before
+    it and (F - 1) // 2 behind it, or all there are up to the border; causal: itself and F - 1 before it.
+    one_sided: the F tokens may lie anywhere around it. At most what the widest window holds."""
     table = _core.intervals(problem, 0, axis)
     d, extent = table["dilation"], len(table["begin"])
-    # A window that always meets a border is shifted, and nothing else: it is what all see.
-    least = max((end - 1 - begin) // d + 1 for begin, end in zip(table["begin"], table["end"], strict=True))
-    for q, (begin, end) in enumerate(zip(table["begin"], table["end"], strict=True)):
+    windows = list(enumerate(zip(table["begin"], table["end"], strict=True)))
+    counts = [(end - 1 - begin) // d + 1 for _, (begin, end) in windows]
+    if one_sided and not causal:
+        return min(counts)
+    least = max(counts)
+    for q, (begin, end) in windows:
         left, right = (q - begin) // d, (end - 1 - q) // d
-        if causal:
-            own = left + 1 if begin >= d else extent
-        elif begin < d or end > extent - d:  # at a border windows are shifted inwards
-            own = left + 1 + right if begin < d and end > extent - d else extent
-        else:
-            own = left + 1 + right if one_sided else 2 * min(left, right + 1) + (1 if left <= right else 0)
-        least = min(least, own)
+        if begin >= d:  # tokens of the group lie before the window
+            least = min(least, left + 1 if causal else 2 * left + 1)
+        if end <= extent - d and not causal:  # behind it
+            least = min(least, 2 * right + 2)
     return least
 
 
