@@ -8,6 +8,7 @@ tests/cpp/tuner_test.cc has the laws of the file itself.
 import csv
 import json
 import os
+import random
 import subprocess
 import sys
 
@@ -17,7 +18,7 @@ import torch
 import nearfield as nf
 from nearfield import _core
 from nearfield._tuner import tuner_text
-from nearfield.tools import CommandError, cli, optimizer, running
+from nearfield.tools import CommandError, cli, measure, optimizer, running
 
 PROBLEM = "na:fwd:f32:b1h2kv2d16:9x20:k3x5"
 
@@ -122,6 +123,109 @@ def test_files_keep_what_they_have_on_other_problems(tmp_path):
         optimizer.write(tmp_path / "no" / "file", [])
 
 
+WRITER = """
+import sys
+from nearfield.tools import optimizer
+for i in range(30):
+    problem = f"na:fwd:f32:b1h1kv1d16:{sys.argv[2]}x{i + 20}:k3x5"
+    line = optimizer.Line(problem, "cpu/b16", "cpu/b16", 1.0, 1.0, problem, 1, 2)
+    optimizer.write(sys.argv[1], [line])
+"""
+
+
+def test_two_processes_write_one_file_and_lose_nothing(tmp_path):
+    file = tmp_path / "tuner.jsonl"
+    words = [sys.executable, "-c", WRITER, str(file)]
+    for process in [subprocess.Popen([*words, rows]) for rows in ("9", "10")]:
+        assert process.wait() == 0
+    problems = [json.loads(x)["problem"] for x in file.read_text().splitlines()]
+    assert len(problems) == len(set(problems)) == 60
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["tuner.jsonl"]
+
+
+def searched(monkeypatch, factors, seed, noise=0.2):
+    """What a search says whose kernels take `factors` of the default's time, in samples that are off by up
+    to `noise` and now and then by half."""
+    rng = random.Random(seed)
+
+    def timed(own, *rest):
+        samples = rest[-2][1]
+
+        def one(c):
+            factor = 1.0 if c.default else factors(c)
+            return factor * (1 + noise * rng.random() + 0.5 * (rng.random() < 0.1))
+
+        fma = {"fma1": [1.0, 1.0], "fma": [1.0, 1.0]}
+        return {c: [{"s": one(c), "waited": 0.0, **fma} for _ in range(samples)] for c in own}
+
+    monkeypatch.setattr(optimizer, "_timed", timed)
+    return optimizer.search([PROBLEM], 0.1, 1)[0]
+
+
+def test_noise_does_not_win(monkeypatch):
+    lines = [searched(monkeypatch, lambda c: 1.0, seed) for seed in range(200)]
+    assert all(x.choice == x.default and x.spread > 0 for x in lines)
+
+
+def test_a_faster_kernel_wins(monkeypatch):
+    lines = [
+        searched(monkeypatch, lambda c: 0.7 if c.suffix == "cpu/m32" else 1.0, seed) for seed in range(20)
+    ]
+    assert all(x.choice == "cpu/m32" and x.seconds < x.default_seconds and not x.noisy for x in lines)
+    line = searched(monkeypatch, lambda c: 0.98, 0, noise=1e-6)  # clearly, but not by enough
+    assert line.choice == line.default
+
+
+def test_samples_that_waited_for_a_core_do_not_count():
+    fma = {"fma1": [1.0, 1.0], "fma": [2.0, 2.0]}
+    fair, waited = ({"s": s, "waited": w, **fma} for s, w in ((1.0, 0.0), (2.0, 0.5)))
+    summary = measure.summary([fair] * 3 + [waited] * 4, 2, least=3)
+    assert summary.seconds == summary.high == 1.0 and not summary.noisy
+    summary = measure.summary([fair] * 2 + [waited] * 5, 2, least=3)
+    assert summary.seconds == 2.0 and summary.noisy
+
+
+def test_what_a_call_forces_is_not_tuned(tmp_path, capsys):
+    file = tmp_path / "tuner.jsonl"
+    words = [
+        PROBLEM + "@cpu/m16",
+        PROBLEM + "@reference",
+        "--budget",
+        "0.02",
+        "--threads",
+        "1",
+        "-o",
+        str(file),
+    ]
+    assert cli.main(["optimize", *words]) == 0
+    out = capsys.readouterr().out
+    assert f"{PROBLEM}@cpu/m16 is not tuned" in out and f"{PROBLEM}@reference is not tuned" in out
+    assert "NEARFIELD_TUNER" not in out and file.read_text() == ""
+    assert cli.main(["optimize", PROBLEM + "@cpu", *words]) == 0  # the backend that serves it anyway
+    assert [json.loads(x)["measured"] for x in file.read_text().splitlines()] == [PROBLEM]
+    assert cli.main(["optimize", PROBLEM + "@gpu", *words]) == 1
+
+
+def test_what_is_found_before_a_stop_is_written(tmp_path, capsys, monkeypatch):
+    def search_one(problem, call, *rest):
+        if problem != PROBLEM:
+            raise KeyboardInterrupt
+        return line(problem)
+
+    monkeypatch.setattr(optimizer, "_search_one", search_one)
+    file = tmp_path / "tuner.jsonl"
+    assert cli.main(["optimize", PROBLEM, PROBLEM.replace("9x", "8x"), "-o", str(file)]) == 130
+    out, err = capsys.readouterr()
+    assert [json.loads(x)["problem"] for x in file.read_text().splitlines()] == [PROBLEM]
+    assert f"1 line in {file}" in out and "stopped" in err
+
+
+def test_optimize_looks_at_its_file_before_the_block(tmp_path):
+    for path in (tmp_path / "no" / "file", tmp_path):
+        with pytest.raises(ValueError, match="cannot write"), nf.optimize(path):
+            raise AssertionError("the block must not run")
+
+
 def test_the_command_writes_a_file(tmp_path, capsys):
     file = tmp_path / "tuner.jsonl"
     words = [PROBLEM, "--backprop", "--budget", "0.02", "--threads", "1", "-o", str(file)]
@@ -130,7 +234,8 @@ def test_the_command_writes_a_file(tmp_path, capsys):
     file.write_text("{}")
     assert cli.main(["optimize", *words]) == 1
     assert "nearfield_tuner" in capsys.readouterr().err
-    assert cli.main(["optimize", PROBLEM, "--budget", "0"]) == 1
+    for budget in ("0", "nan", "inf"):
+        assert cli.main(["optimize", PROBLEM, "--budget", budget]) == 1
 
 
 # ---- the environment

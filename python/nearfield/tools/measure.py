@@ -59,6 +59,30 @@ def seconds(fn, calls: int = 1) -> float:
     return (time.perf_counter() - begin) / calls
 
 
+def sample(fn, calls: int, target: str, threads: int, before: tuple) -> tuple[dict, tuple]:
+    """Mean seconds of so many calls, between two readings of the peak and with the share of the time that
+    threads waited for a core; and the second reading, which is the first of the next sample."""
+    waited_s = waited()
+    time_s = seconds(fn, calls)
+    share = (waited() - waited_s) / max(time_s * calls, 1e-9)
+    after = reading(target, threads)
+    both = {"fma1": [before[0], after[0]], "fma": [before[1], after[1]]}
+    return {"s": time_s, "waited": round(share, 4), **both}, after
+
+
+@contextlib.contextmanager
+def undisturbed():
+    """Without Python's collector of garbage, which would come at any time."""
+    gc.collect()
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
 def interleaved(functions: dict, target: str, threads: int, samples: int, budget: float) -> dict:
     """{name: [sample, ...]} of {name: function}, one sample of each in turn.
 
@@ -67,35 +91,22 @@ def interleaved(functions: dict, target: str, threads: int, samples: int, budget
     """
     taken = {name: [] for name in functions}
     plan = {}  # name -> (calls of a sample, number of samples)
-    gc.collect()
-    gc.disable()
-    try:
+    with undisturbed():
         before = reading(target, threads)
         for turn in range(samples + 1):
             for name, fn in functions.items():
                 calls, count = plan.get(name, (1, 1))
                 if turn > count:
                     continue
-                waited_s = waited()
-                time_s = seconds(fn, calls)
-                share = (waited() - waited_s) / max(time_s * calls, 1e-9)
-                after = reading(target, threads)
-                pair = {
-                    "waited": round(share, 4),
-                    "fma1": [before[0], after[0]],
-                    "fma": [before[1], after[1]],
-                }
-                before = after
+                one, before = sample(fn, calls, target, threads, before)
                 if turn == 0:
-                    warm = min(time_s, seconds(fn)) if time_s < budget else time_s
+                    warm = min(one["s"], seconds(fn)) if one["s"] < budget else one["s"]
                     plan[name] = (
                         max(1, min(1000, round(0.02 / warm))),
                         max(0, min(samples, int(budget / max(warm, 0.02)))),
                     )
                 if turn > 0 or plan[name][1] == 0:
-                    taken[name].append({"s": time_s, **pair})
-    finally:
-        gc.enable()
+                    taken[name].append(one)
     return taken
 
 
@@ -104,23 +115,34 @@ class Summary:
     """What the samples of one function say."""
 
     seconds: float  # median
-    spread: float  # half the distance of the quartiles, over the median
+    low: float  # quartiles
+    high: float
     peak: float  # GFLOP/s of all threads, median over the samples
-    noisy: bool  # no sample had all cores, so all count
+    noisy: bool  # too few samples had all cores, so all count
+
+    @property
+    def spread(self) -> float:
+        """Half the distance of the quartiles, over the median."""
+        return (self.high - self.low) / 2 / self.seconds
+
+    def clearly_below(self, other: Summary, share: float) -> bool:
+        """Faster by more than `share`, and three quarters of the samples lie below three quarters of the
+        other's."""
+        return self.seconds * (1 + share) < other.seconds and self.high < other.low
 
 
-def summary(samples: list[dict], threads: int) -> Summary:
-    """samples: of interleaved(); those that did not have all cores are left out where others are there."""
+def summary(samples: list[dict], threads: int, least: int = 1) -> Summary:
+    """samples: of interleaved(); those that did not have all cores are left out where `least` others are
+    there."""
     fair = [s for s in samples if kept(s, threads)]
-    used = fair or samples
+    noisy = len(fair) < least
+    used = samples if noisy else fair
     times = [s["s"] for s in used]
-    peak = statistics.median(max(s["fma"]) for s in used)
-    return Summary(statistics.median(times), spread(times), peak, not fair)
+    low, median, high = quartiles(times)
+    return Summary(median, low, high, statistics.median(max(s["fma"]) for s in used), noisy)
 
 
-def spread(times: list[float]) -> float:
-    """Half the distance of the quartiles, over the median; 0 of one."""
+def quartiles(times: list[float]) -> tuple[float, float, float]:
     if len(times) < 2:
-        return 0.0
-    low, median, high = statistics.quantiles(times, n=4, method="inclusive")
-    return (high - low) / 2 / median
+        return (times[0],) * 3
+    return tuple(statistics.quantiles(times, n=4, method="inclusive"))

@@ -9,7 +9,7 @@ import os
 import torch
 
 from nearfield.tools import CommandError, optimizer, tables
-from nearfield.tools.profile_arguments import named
+from nearfield.tools.profile_arguments import above_zero, named
 
 
 def add_parser(commands) -> None:
@@ -37,34 +37,59 @@ def add_parser(commands) -> None:
 
 
 def run(args) -> None:
-    if args.budget <= 0 or args.threads < 1:
-        raise CommandError(
-            f"got --budget {args.budget} and --threads {args.threads}, expected numbers above 0"
-        )
+    above_zero("--budget", args.budget)
+    if args.threads < 1:
+        raise CommandError(f"got --threads {args.threads}, expected a number from 1 on")
     calls = [call for word in args.problems for call in named(word)]
     if args.backprop:
         calls += [c.replace(":fwd:", ":bwd:", 1) for c in calls if ":fwd:" in c]
+    lines, remarks = [], []
+
+    def keep(line) -> None:
+        optimizer.write(args.out, [line])  # at once: what is found stays, whatever comes next
+        lines.append(line)
+
+    optimizer.write(args.out, [])  # complains before the work
     before = torch.get_num_threads()
     torch.set_num_threads(args.threads)
     try:
-        optimizer.write(args.out, [])  # complains before the work
-        lines = optimizer.search(list(dict.fromkeys(calls)), args.budget, args.threads)
+        calls = list(dict.fromkeys(calls))
+        optimizer.search(calls, args.budget, args.threads, keep=keep, say=remarks.append)
+    except BaseException:
+        if lines:
+            show(lines, remarks, args)
+        raise
     finally:
         torch.set_num_threads(before)
-    optimizer.write(args.out, lines)
+    show(lines, remarks, args)
+
+
+def show(lines: list[optimizer.Line], remarks: list[str], args) -> None:
     rows = [
         (
             line.problem,
             line.choice,
-            tables.seconds(line.seconds),
+            _time(line.seconds, line.noisy),
+            f"{line.spread * 100:.1f}",
             line.default,
-            tables.seconds(line.default_seconds),
+            _time(line.default_seconds, line.noisy),
+            f"{line.default_spread * 100:.1f}",
             str(line.tried),
         )
         for line in lines
     ]
-    columns = ("problem", "choice", ">time", "default", ">time", ">tried")
-    tables.show(
-        tables.table(f"{args.threads} threads", columns, rows),
-        f"{len(lines)} lines in {args.out}; NEARFIELD_TUNER={args.out} uses them",
-    )
+    columns = ("problem", "choice", ">time", ">± %", "default", ">time", ">± %", ">tried")
+    if rows:
+        tables.show(tables.table(f"{args.threads} threads", columns, rows))
+    if any(line.noisy for line in lines):
+        tables.show("~ too few samples had all cores: something else runs on this machine")
+    tables.show(*remarks)
+    if lines:
+        count = f"{len(lines)} line" + ("s" if len(lines) > 1 else "")
+        tables.show(f"{count} in {args.out}; NEARFIELD_TUNER={args.out} uses them")
+    else:
+        tables.show(f"no line for {args.out}")
+
+
+def _time(seconds: float, noisy: bool) -> str:
+    return ("~" if noisy else "") + tables.seconds(seconds)

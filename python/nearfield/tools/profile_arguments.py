@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import argparse
+import math
+import os
 from pathlib import Path
 
 import torch
@@ -134,10 +136,21 @@ def check_numbers(args) -> None:
             raise CommandError(
                 f"got --{name.replace('_', '-')} {getattr(args, name)}, expected a number from {low} on"
             )
-    if args.budget <= 0:
-        raise CommandError(f"got --budget {args.budget}, expected seconds above 0")
+    above_zero("--budget", args.budget)
     if args.dry_run and args.optimize:
         raise CommandError("got --dry-run and --optimize, expected one of them")
+
+
+def above_zero(flag: str, value: float) -> None:
+    if not (value > 0 and math.isfinite(value)):
+        raise CommandError(f"got {flag} {value}, expected a number above 0")
+
+
+def threads_there(threads: int) -> None:
+    """Refuses more threads than this process has CPUs: nobody could measure, or predict, what they do."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not 1 <= threads <= max(cpus, torch.get_num_threads()):
+        raise CommandError(f"got --threads {threads}, expected 1 to {cpus}, the CPUs of this process")
 
 
 def named(word: str) -> list[str]:
