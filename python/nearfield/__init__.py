@@ -4,7 +4,7 @@
 
 from pathlib import Path as _Path
 
-from . import compat, varlen
+from . import _as_command, compat, varlen  # noqa: F401  (the first before all that may fail)
 from ._core import info
 from ._explain import explain
 from ._tuner import tuner_file

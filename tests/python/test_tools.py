@@ -5,12 +5,16 @@
 import csv
 import io
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 import nearfield as nf
-from nearfield import _core
+from nearfield import _as_command, _core
 from nearfield.tools import cli, drawing, profile_arguments, show, simulate
 
 SMALL = "na:fwd:f32:b1h2kv1d8:6x7:k3x3"
@@ -41,6 +45,48 @@ def test_info_has_what_a_bug_report_needs(capsys):
     assert found["nearfield"] == nf.__version__ and all(
         f"backend {b}" in found for b in _core.info()["backends"]
     )
+
+
+def test_info_comes_with_a_tuner_file_that_cannot_be_read(capsys, monkeypatch):
+    words = [sys.executable, "-m", "nearfield", "info", "--json", "-"]
+    more = {"NEARFIELD_TUNER": "no_such_file"}
+    done = subprocess.run(words, env=os.environ | more, capture_output=True, text=True)
+    found = json.loads(done.stdout)
+    assert done.returncode == 0 and "[tuner] got NEARFIELD_TUNER=no_such_file" in found["fault"]
+    assert found["backend cpu"].startswith("device class") and "no_such_file" in found["variables"]
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"NEARFIELD_CPU_TARGET": "foo"}, "nearfield: [nearfield] got NEARFIELD_CPU_TARGET=foo, expected"),
+        ({"PYTHONPATH": "stopped"}, "nearfield: stopped"),
+    ],
+)
+def test_faults_of_the_import_are_one_line_too(tmp_path, more, says):
+    (tmp_path / "torch.py").write_text("raise KeyboardInterrupt\n")
+    if "PYTHONPATH" in more:
+        more = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(nf.__file__).parents[1]}"}
+    words = [sys.executable, "-m", "nearfield", "info"]
+    done = subprocess.run(words, env=os.environ | more, capture_output=True, text=True)
+    assert done.returncode != 0 and done.stderr.startswith(says) and done.stderr.count("\n") == 1
+
+
+def test_only_the_command_speaks_in_one_line():
+    assert _as_command.is_command(["/usr/bin/nearfield", "info"], [])
+    assert _as_command.is_command(["-m"], ["python", "-m", "nearfield.profiler", "-i", "8"])
+    assert not _as_command.is_command(["-m"], ["python", "-m", "pytest"])
+    assert not _as_command.is_command(["train.py", "nearfield"], ["python", "train.py", "nearfield"])
+    assert not _as_command.is_command([], [])
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("alloc_cpu.cpp: can't allocate memory")])
+def test_memory_that_is_not_there_is_one_line(capsys, monkeypatch, error):
+    def raises(args):
+        raise error
+
+    monkeypatch.setattr(cli.info, "run", raises)
+    assert "out of memory" in refused(capsys, "info")
 
 
 def test_explain_has_every_backend_and_what_is_ignored(capsys):
@@ -186,6 +232,9 @@ def test_profile_reads_traces_and_bench_files(capsys, tmp_path):
         (["-i", 8, "--samples", 0], "--samples"),
         (["-i", 8, "--dry-run", "--optimize"], "expected one of them"),
         ([SMALL, "--compare", "x"], "expected some of sdpa"),
+        (["-i", 9999999, 9999, "-w", 7], "of memory"),
+        (["-i", 10, "--budget", "nan"], "--budget nan"),
+        (["-i", 10, "--budget", "inf"], "--budget inf"),
         ([SMALL + ":q=0-2x0-7"], "nearfield-bench"),
         (["att:fwd:f32:b1h1kv1d8:var=4,100,120,40,50"], "offsets known only on the device"),
         (["no_such_file"], "expected a file"),
@@ -389,6 +438,8 @@ def test_simulate_gives_the_field_on_every_axis(capsys):
         (["-i", 16, "-f", 3, "-s", 99], "-s [99]"),
         (["-i", 16, "-f", 3, "--tiles", "8,8"], "qTILE or kvTILE"),
         (["-i", 16, "-f", 3, "--budget", 0], "--budget"),
+        (["-i", 16, "-f", 3, "--budget", "nan"], "--budget nan"),
+        (["-i", 16, "-f", 3, "--threads", 100000], "--threads 100000"),
         (["-i", 16, "-f", 3, "--plot", "a.nope", "-s", 1], "cannot write"),
     ],
 )

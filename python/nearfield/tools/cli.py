@@ -24,15 +24,27 @@ def main(argv=None):
     args = parser.parse_args(argv)
     try:
         args.run(args)
-    except (CommandError, ValueError) as error:
-        if not isinstance(error, CommandError) and not str(error).startswith("["):
-            raise  # the library's refusals begin with the operation in brackets; anything else is a bug
-        print(f"nearfield {args.command}: {error}", file=sys.stderr)
+    except (CommandError, ValueError, MemoryError, RuntimeError) as error:
+        text = _expected(error)
+        if text is None:
+            raise  # a bug
+        print(f"nearfield {args.command}: {text}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"nearfield {args.command}: stopped", file=sys.stderr)
         return 130
     return 0
+
+
+def _expected(error) -> str | None:
+    """What to say of an error that is no bug: of a CommandError, of the library's refusals, which begin with
+    the operation in brackets, and of allocations that fail."""
+    text = str(error)
+    if isinstance(error, CommandError) or (isinstance(error, ValueError) and text.startswith("[")):
+        return text
+    if isinstance(error, MemoryError):
+        return text or "out of memory"
+    return "out of memory: torch could not allocate a tensor" if "allocate memory" in text else None
 
 
 def _parser():

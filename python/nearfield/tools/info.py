@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -12,8 +13,10 @@ from pathlib import Path
 import torch
 
 from nearfield import _core
+from nearfield._tuner import tuner_text
 from nearfield.tools import tables
 
+PROBLEM = "na:fwd:f32:b1h1kv1d64:64:k7"  # which backends are asked about
 PACKAGES = ("numpy", "rich", "matplotlib", "triton", "natten")
 
 
@@ -49,8 +52,14 @@ def report() -> dict:
     found["processor"] = f"{cpu_name()}, {cpus} of {os.cpu_count()} CPUs"
     found["threads"] = f"{torch.get_num_threads()} of torch"
     found["CPU target"] = f"{info.get('cpu_target', 'none')} of {', '.join(info.get('cpu_targets', []))}"
-    for name in info["backends"]:
-        found[f"backend {name}"] = f"device class {_core.device_class(name)}" if _serves(name) else _why(name)
+    with contextlib.ExitStack() as stack:
+        try:
+            _core.plan(PROBLEM)
+        except ValueError as error:  # NEARFIELD_TUNER; a report has to come whatever is wrong
+            found["fault"] = str(error)
+            stack.enter_context(tuner_text("", "none"))
+        for name in info["backends"]:
+            found[f"backend {name}"] = _of_backend(name)
     if torch.cuda.is_available():
         found["GPU"] = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
     else:
@@ -60,17 +69,11 @@ def report() -> dict:
     return found
 
 
-def _answer(backend: str) -> dict:
-    device = "cuda" if backend.startswith("cuda") else "cpu"
-    return _core.plan(f"na:fwd:f32:b1h1kv1d64:64:k7@{backend}", device)[0]
-
-
-def _serves(backend: str) -> bool:
-    return "refusal" not in _answer(backend)
-
-
-def _why(backend: str) -> str:
-    return _answer(backend)["refusal"]
+def _of_backend(name: str) -> str:
+    """Its device class, or why it cannot run here."""
+    device = "cuda" if name.startswith("cuda") else "cpu"
+    answer = _core.plan(f"{PROBLEM}@{name}", device)[0]
+    return answer.get("refusal") or f"device class {_core.device_class(name)}"
 
 
 def run(args) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import re
 
 import torch
@@ -91,12 +92,32 @@ class Run:
         if f["precision"] == 1:
             raise CommandError(f"{self.problem} asks for TF32, which no backend of this build has")
         self.forced = self._forced()
+        self._check_memory()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self._make_tensors()
         self._out = None
 
     # ---- tensors
+
+    def _check_memory(self) -> None:
+        """Refuses what no memory of this machine holds: the allocation may succeed, and the process die."""
+        f, layouts = self.fields, self.fields["layouts"]
+        queries, keys = (
+            max(f["batch"], 1) * sum(math.prod(x[side]) for x in layouts)
+            for side in ("query_extent", "extent")
+        )
+        numbers = queries * f["heads"] * (f["head_dim"] + 2 * f["value_dim"])
+        numbers += keys * f["kv_heads"] * (f["head_dim"] + f["value_dim"])
+        needed = numbers * DTYPES[f["dtype"]].itemsize
+        there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if needed > there:
+            from nearfield.tools import tables
+
+            raise CommandError(
+                f"{self.problem} has tensors of {tables.size(needed)}, "
+                f"this machine has {tables.size(there)} of memory"
+            )
 
     def _make_tensors(self) -> None:
         f = self.fields

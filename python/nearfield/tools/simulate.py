@@ -18,7 +18,7 @@ import torch
 from nearfield import _core
 from nearfield.tools import CommandError, explain, tables
 from nearfield.tools.drawing import needs_matplotlib
-from nearfield.tools.profile_arguments import DTYPES, boolean
+from nearfield.tools.profile_arguments import DTYPES, above_zero, boolean, threads_there
 from nearfield.tools.running import canonical
 
 STRIDES = (1, 2, 4, 8, 16)
@@ -62,7 +62,13 @@ def add_parser(commands) -> None:
     parser.add_argument("-d", "--dim", type=int, default=64, metavar="N", help="of a head (64)")
     parser.add_argument("--dtype", choices=DTYPES, default="fp32")
     parser.add_argument("--backprop", action="store_true", help="time of both passes")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), metavar="N", help="(torch's)")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=torch.get_num_threads(),
+        metavar="N",
+        help="that share the predicted time evenly (torch's)",
+    )
     parser.add_argument(
         "--budget", type=float, metavar="MS", help="milliseconds that a call may take, predicted"
     )
@@ -133,10 +139,11 @@ def sweep(args) -> list[Point]:
     layout = args.input_size
     if not 1 <= len(layout) <= 3:
         raise CommandError(f"got -i with {len(layout)} numbers, expected 1 to 3")
-    if args.threads < 1 or args.max_configs < 0 or (args.budget is not None and args.budget <= 0):
-        raise CommandError(
-            "got a number below its least, expected --threads 1, --max-configs 0, --budget above 0"
-        )
+    threads_there(args.threads)
+    if args.budget is not None:
+        above_zero("--budget", args.budget)
+    if args.max_configs < 0:
+        raise CommandError(f"got --max-configs {args.max_configs}, expected a number from 0 on")
     field, dilation = _per_axis(args, "field", None), _per_axis(args, "dilation", [1])
     causal = _per_axis(args, "causal", [False])
     axes = []
@@ -224,7 +231,8 @@ def _points(args, window, stride, dilation, causal, field) -> list[Point]:
 
 
 def _predicted(problem: str, args) -> tuple[float | None, dict]:
-    """Seconds on all threads, and the plan of the forward pass."""
+    """Seconds on all threads, and the plan of the forward pass. The planner predicts one thread; n of them
+    are taken to need an n-th of it, of which bench/scaling.py measures how true it is."""
     passes = [problem] + ([problem.replace(":fwd:", ":bwd:", 1)] if args.backprop else [])
     answers = [next(a for a in explain.plans(text) if a["chosen"]) for text in passes]
     if any("seconds" not in a for a in answers):
