@@ -4,6 +4,7 @@
 
 import csv
 import io
+import itertools
 import json
 import os
 import subprocess
@@ -312,6 +313,33 @@ def test_pictures_of_tiles_cover_the_mask():
     assert around.count("Q") == 6 and set(around) <= set("Q+#.")
 
 
+@pytest.mark.parametrize(
+    "problem", ["24:k7@cpu,q4,kv4", "23:k5:s2@cpu,q4,kv3", "7x11:k3x3:d2x3@cpu,q2x2,kv2x3", "9x8:k3x5"]
+)
+def test_pairs_of_tiles_are_those_of_the_layout(problem):
+    """Counted token by token: a pair counts where the tiles that its query and its key are in see each other,
+    and they are in one dilation group."""
+    call = f"na:fwd:f32:b1h1kv1d8:{problem}"
+    axes = _core.problem(call.partition("@")[0])["fields"]["layouts"][0]
+    found = _core.tiles(call)
+    d, tiles = axes["dilation"], (found["query_tile"], found["key_tile"])
+    tokens = list(itertools.product(*map(range, axes["extent"])))
+
+    def tile(token, side):
+        return tuple((t % n, t // n // size) for t, n, size in zip(token, d, tiles[side], strict=True))
+
+    mask = show.draw(call.partition("@")[0], of="mask").panels[0].rows
+    pairs = [(q, k, mask[i][j] == "#") for i, q in enumerate(tokens) for j, k in enumerate(tokens)]
+    seen = {(tile(q, 0), tile(k, 1)) for q, k, sees in pairs if sees}
+    computed = sum((tile(q, 0), tile(k, 1)) in seen for q, k, _ in pairs)
+    useful = sum(sees for _, _, sees in pairs)
+    notes = show.draw(call, of="tiles").notes
+    assert f"the tiles that are not skipped have {computed / useful:.2f} pairs for each useful one" in notes
+    chosen = [a for a in _core.plan(call) if a["chosen"]]  # none where no kernel takes these tiles
+    said = [f"of cpu computes {a['waste']:.2f}" for a in chosen]
+    assert [note[note.index("of cpu") :] for note in notes if note.startswith("kernel ")] == said
+
+
 @pytest.mark.parametrize("kind", ["svg", "png", "txt"])
 @pytest.mark.parametrize("of", ["window", "mask", "tiles", "tile"])
 def test_pictures_are_written(capsys, tmp_path, of, kind):
@@ -341,6 +369,10 @@ def test_show_prints(capsys):
         ([SMALL.replace("6x7", "60x70"), "--of", "mask"], "too many for a mask"),
         (["na:fwd:f32:b1h1kv1d8:400:k3"], "--out"),
         ([SMALL + "@reference", "--of", "tiles"], "works in tiles"),
+        ([SMALL.replace("6x7", "100000x100000")], "10000000000 tokens are too many for a picture"),
+        ([SMALL, "--mesh", 2], "expected --of shards"),
+        ([SMALL, "--of", "tile", "--rank", 0], "expected --of shards"),
+        ([SMALL, "--of", "mask", "-q", 1, 1], "expected --of window or --of tile"),
         ([SMALL, "--of", "shards"], "expected --mesh"),
         ([SMALL, "--of", "shards", "--mesh", 2, "--cut", 5], "shard_dims"),
         ([SMALL, "--of", "shards", "--mesh", 2, "--rank", 2], "--rank 2"),

@@ -14,7 +14,7 @@ import torch
 
 from nearfield import _core
 from nearfield.tools import CommandError, tables
-from nearfield.tools.drawing import Drawing, Panel
+from nearfield.tools.drawing import MOST_CELLS, Drawing, Panel
 from nearfield.tools.running import canonical, split
 
 PLAIN, SEEN, QUERY, SHARED = "#eceff3", "#f0a63c", "#1f4e79", "#7fa8cc"
@@ -31,7 +31,7 @@ PEERS = (
     "#ef9a9a",
     "#fff59d",
 )
-MOST_MASK = 1448  # tokens: 2**21 cells
+MOST_MASK = math.isqrt(MOST_CELLS)  # tokens
 
 
 def add_parser(commands) -> None:
@@ -73,6 +73,11 @@ def add_parser(commands) -> None:
 
 
 def run(args) -> None:
+    without = {"query": ("mask", "tiles", "shards"), **dict.fromkeys(("mesh", "cut", "rank"), KINDS)}
+    for name, kinds in without.items():
+        if getattr(args, name) is not None and args.of in kinds:
+            takes = " or ".join(f"--of {kind}" for kind in PICTURES if kind not in kinds)
+            raise CommandError(f"got --{name} with --of {args.of}, expected {takes}")
     drawing = draw(args.problem, args.of, args.query, args.sequence, args.mesh, args.cut, args.rank)
     if args.out:
         drawing.save(args.out)
@@ -107,6 +112,9 @@ class Geometry:
         self.queries, self.keys = tuple(axes["query_extent"]), tuple(axes["extent"])
         if 0 in (*self.queries, *self.keys):
             raise CommandError(f"sequence {sequence} of {problem} has no tokens to draw")
+        tokens = max(math.prod(self.queries), math.prod(self.keys))
+        if tokens > MOST_CELLS:
+            raise CommandError(f"{tokens} tokens are too many for a picture; at most {MOST_CELLS}")
         self.tables = [_core.intervals(problem, sequence, a) for a in range(len(self.keys))]
 
     def seen(self, axis: int) -> torch.Tensor:
@@ -115,6 +123,17 @@ class Geometry:
         begin, end = torch.tensor(t["begin"])[:, None], torch.tensor(t["end"])[:, None]
         key = torch.arange(self.keys[axis])[None]
         return (key >= begin) & (key < end) & ((key - begin) % t["dilation"] == 0)
+
+    def row(self, axis: int, query: int) -> torch.Tensor:
+        """[keys], bool: those of one axis that a query sees."""
+        t = self.tables[axis]
+        begin, end, key = t["begin"][query], t["end"][query], torch.arange(self.keys[axis])
+        return (key >= begin) & (key < end) & ((key - begin) % t["dilation"] == 0)
+
+    def alike(self, axis: int, query: int) -> torch.Tensor:
+        """[queries], bool: those of one axis that see what a query sees."""
+        begin, end = (torch.tensor(self.tables[axis][side]) for side in ("begin", "end"))
+        return (begin == begin[query]) & (end == end[query])
 
     def query(self, given) -> tuple[int, ...]:
         """The query asked for, or the middle one."""
@@ -162,13 +181,12 @@ def _where(table: torch.Tensor):
 def window(layout: Geometry, suffix, query, mesh, cut, rank) -> Drawing:
     """What one query sees, and which others see the same."""
     q = layout.query(query)
-    rows = [layout.seen(a) for a in range(len(layout.keys))]
-    seen = product([rows[a][q[a]] for a in range(len(q))])
+    seen = product([layout.row(a, q[a]) for a in range(len(q))])
     marks = dict.fromkeys(_where(seen), "#")
     same_layout = layout.queries == layout.keys
     notes = [f"query {' '.join(map(str, q))} sees {int(seen.sum())} keys", *layout.notes()]
     if same_layout and layout.fields["operation"] == "na":
-        alike = product([(rows[a] == rows[a][q[a]]).all(-1) for a in range(len(q))])
+        alike = product([layout.alike(a, q[a]) for a in range(len(q))])
         shared = [t for t in _where(alike) if t != q]
         marks |= dict.fromkeys(shared, "o")
         if shared:
@@ -209,21 +227,54 @@ TILE_LEGEND = {
 }
 
 
-def _tile_notes(found: dict) -> list[str]:
+def _tile_notes(layout: Geometry, suffix: str, found: dict) -> list[str]:
+    """found: of _core.tiles()."""
+    call = layout.problem + (f"@{suffix}" if suffix else "")
+    share = _inside(layout, call) * found["waste"] / found["computed"]
     notes = [
         f"query tile {tables.tile(found['query_tile'])}, key tile {tables.tile(found['key_tile'])}: "
         f"{found['full']:.0f} full, {found['partial']:.0f} partial, {found['skipped']:.0f} skipped",
-        f"whole tiles compute {found['waste']:.2f} pairs for each useful one",
+        f"the tiles that are not skipped have {share:.2f} pairs for each useful one",
     ]
+    chosen = next((a for a in _core.plan(call) if a["chosen"]), None)
+    if chosen is not None:
+        kernel = chosen["kernel"].partition(",")[0]
+        notes.append(f"kernel {kernel} of {chosen['backend']} computes {chosen['waste']:.2f}")
     if found["groups"] > 1:
         notes.append(f"one of {found['groups']} dilation groups is drawn; the numbers are those of all")
     return notes
 
 
+def _inside(layout: Geometry, call: str) -> int:
+    """Pairs of queries and keys of the layout in tile pairs that are not skipped, in all dilation groups."""
+    dilation = [t["dilation"] for t in layout.tables]
+    total = 0
+    for number, first in enumerate(itertools.product(*map(range, dilation))):
+        own = _core.tiles(call, layout.sequence, number, rows=True)
+        sizes = []
+        for side, extents in (("query", layout.queries), ("key", layout.keys)):
+            one = torch.ones(1, dtype=torch.int64)
+            for n, d, at, tile, count in zip(
+                extents, dilation, first, own[f"{side}_tile"], own[f"{side}_count"], strict=True
+            ):
+                begin = torch.arange(count) * tile
+                one = torch.kron(one, (len(range(at, n, d)) - begin).clamp(0, tile))
+            sizes.append(one.tolist())
+        for queries, row in zip(sizes[0], own["cover"], strict=True):
+            total += queries * sum(keys for keys, mark in zip(sizes[1], row, strict=True) if mark != ".")
+    return total
+
+
 def tiles(layout: Geometry, suffix, query, mesh, cut, rank) -> Drawing:
     """Query tiles by key tiles, in raster order."""
     found = _core.tiles(layout.problem + (f"@{suffix}" if suffix else ""), layout.sequence, rows=True)
-    return Drawing(layout.heading(suffix), [Panel(found["cover"])], TILE_LEGEND, _tile_notes(found), cell=10)
+    return Drawing(
+        layout.heading(suffix),
+        [Panel(found["cover"])],
+        TILE_LEGEND,
+        _tile_notes(layout, suffix, found),
+        cell=10,
+    )
 
 
 def tile(layout: Geometry, suffix, query, mesh, cut, rank) -> Drawing:
@@ -248,7 +299,7 @@ def tile(layout: Geometry, suffix, query, mesh, cut, rank) -> Drawing:
         for k, d, n, count in zip(key, dilation, found["key_tile"], found["key_count"], strict=True):
             at = at * count + k // d // n
         marks[key] = cover[at]
-    notes = _tile_notes(found)
+    notes = _tile_notes(layout, suffix, found)
     if layout.queries == layout.keys:
         words = {"#": "full", "+": "partial", ".": "skipped"}
         notes.append(f"the key tile of the query's own place: {words[marks[q]]}")
@@ -313,4 +364,5 @@ def _tokens(box):
     return itertools.product(*(range(*interval) for interval in box))
 
 
+KINDS = ("window", "mask", "tiles", "tile")  # that know no ranks
 PICTURES = {"window": window, "mask": mask, "tiles": tiles, "tile": tile, "shards": shards}
