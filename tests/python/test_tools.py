@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 import nearfield as nf
 from nearfield import _as_command, _core
-from nearfield.tools import cli, drawing, profile_arguments, show, simulate
+from nearfield.tools import cli, drawing, profile_arguments, show, simulate, tables
 
 SMALL = "na:fwd:f32:b1h2kv1d8:6x7:k3x3"
 
@@ -122,6 +123,35 @@ def test_explain_in_python_tells_what_has_no_effect():
 )
 def test_explain_refuses(capsys, words, part):
     assert part in refused(capsys, "explain", *words)
+
+
+# ---- tables
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_tables_do_not_break_words_on_narrow_terminals(width):
+    columns = (
+        "problem",
+        "phase",
+        ">time",
+        ">GFLOP/s",
+        ">predicted, 1 thread",
+        ">scratch, 2 threads",
+        "kernel",
+    )
+    row = ("na:fwd:f32:b1h2kv2d32:24x24:k7x7", "backward", "~12.3 ms", "123.4", "123 us", "843 KiB", "b16")
+    out = io.StringIO()
+    console = Console(file=out, width=width)
+    for part in tables.table("a title", columns, [row]).parts(width):
+        console.print(part)
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= width and out.getvalue().count("a title") == 1
+    for word in (*(c.lstrip(">") for c in columns), *row):
+        assert any(word in line for line in lines), word
+    heads = [line for line in lines if line.strip().startswith("problem")]
+    assert len(heads) == sum(line.strip().startswith(row[0]) for line in lines) and (len(heads) > 1) == (
+        width < 120
+    )
 
 
 # ---- profile

@@ -103,7 +103,7 @@ def show(call: str, said: dict, answers: list[dict], threads: int) -> None:
         f"{said['pairs']:.4g} visible pairs per head, {said['flops']:.4g} useful FLOP, 1 / "
         f"{said['sparsity']:.4g} "
         "of dense",
-        *([tables.table(None, columns, lines)] if lines else []),
+        *([tables.table(None, columns, lines, keys=2)] if lines else []),
         *refusals,
     )
     for a in answers:

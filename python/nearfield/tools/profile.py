@@ -192,7 +192,7 @@ def show(rows: list[dict], compare: list[str], threads: int) -> None:
     peak = max(row["peak_gflops"] for row in rows)
     target = _core.info().get("cpu_target", "scalar")
     title = f"{threads} threads, measured FMA peak {peak:.0f} GFLOP/s ({target})"
-    tables.show(tables.table(title, columns, lines))
+    tables.show(tables.table(title, columns, lines, keys=2))
     for row in rows:
         tables.show(f"nearfield profile {row['problem']}")
         if row["error"] is None and row["error_of"] != "not asked for":

@@ -297,7 +297,7 @@ def show(ordered: list[Point], best: Point | None, args) -> None:
     more = len(ordered) - len(shown)
     title = f"{len(ordered)} combinations" + (f", {more} not shown (--max-configs 0)" if more else "")
     tables.show(
-        tables.table(title, columns, rows),
+        tables.table(title, columns, rows, keys=3),
         "* recommended; - not the whole field. field: what the worst placed query sees; of dense: pairs of "
         "dense "
         "attention over computed ones",

@@ -8,6 +8,7 @@ import contextlib
 import csv
 import json
 import sys
+from dataclasses import dataclass
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -17,6 +18,8 @@ from rich.table import Table
 from nearfield.tools import CommandError
 
 LEAST_WIDTH = 120  # of what is no terminal
+WORD, LONG = 24, 40  # characters: a column with more than WORD may be folded, and is given LONG if it can
+EDGE = 2  # characters between columns
 
 
 def seconds(x: float | None) -> str:
@@ -48,23 +51,57 @@ def ratio(x: float | None, digits: int = 2) -> str:
     return "-" if x is None else f"{x:.{digits}f}"
 
 
-def table(title: str | None, columns, rows) -> Table:
-    """columns: names; those that begin with `>` are numbers, aligned to the right."""
-    result = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
-    for column in columns:
-        result.add_column(
-            column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold"
+@dataclass(frozen=True)
+class Rows:
+    """A table. columns: names; those that begin with `>` are numbers, aligned to the right. The first `keys`
+    columns say what a row is about: where the terminal is too narrow for all, parts of the table stand below
+    each other, and each part has these."""
+
+    title: str | None
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    keys: int = 1
+
+    def parts(self, width: int) -> list[Table]:
+        """Of whole columns, each `width` characters wide at most; a column that alone is wider is folded."""
+        needs = [
+            min(LONG, max(len(name.lstrip(">")), *(len(row[i]) for row in self.rows), 0)) + EDGE
+            for i, name in enumerate(self.columns)
+        ]
+        found = [list(range(self.keys))]
+        for column in range(self.keys, len(self.columns)):
+            own = found[-1]
+            if len(own) > self.keys and EDGE + sum(needs[i] for i in own) + needs[column] > width:
+                own = list(range(self.keys))
+                found.append(own)
+            own.append(column)
+        return [self._table(own, self.title if own is found[0] else None) for own in found]
+
+    def _table(self, own: list[int], title: str | None) -> Table:
+        result = Table(
+            title=title,
+            title_justify="left",
+            title_style="bold",
+            box=SIMPLE_HEAD,
+            pad_edge=False,
+            padding=(0, 1, 0, 0),
         )
-    for row in rows:
-        result.add_row(*row)
-    return result
+        for i in own:
+            name = self.columns[i]
+            cells = [name.lstrip(">"), *(row[i] for row in self.rows)]
+            result.add_column(
+                cells[0],
+                justify="right" if name.startswith(">") else "left",
+                overflow="fold",
+                no_wrap=max(map(len, cells)) <= WORD,  # words and numbers stay whole; problems are folded
+            )
+        for row in self.rows:
+            result.add_row(*(row[i] for i in own))
+        return result
+
+
+def table(title: str | None, columns, rows, keys: int = 1) -> Rows:
+    return Rows(title, tuple(columns), [tuple(row) for row in rows], keys)
 
 
 def show(*parts) -> None:
@@ -76,7 +113,8 @@ def show(*parts) -> None:
         if isinstance(part, str):
             console.print(part, markup=False, highlight=False, soft_wrap=True)
         else:
-            console.print(part)
+            for one in part.parts(console.width):
+                console.print(one)
 
 
 @contextlib.contextmanager
