@@ -1,6 +1,7 @@
 # Copyright 2026 The nearfield authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The transcripts of the documentation: every `$ nearfield ...` of a console block runs.
+"""The transcripts of the documentation: every `$ nearfield ...` of a console block runs, or of a text block,
+in which no line counts as a prompt because it begins with #.
 
 Above a block stands `<!-- transcript -->`: it prints exactly what the page says, or `<!-- transcript of one
 machine -->`: times or the processor decide what is printed, so that it only has to succeed and print
@@ -17,7 +18,7 @@ from nearfield.tools import cli
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(
-    r"(<!-- transcript( of one machine)? -->\n)?^```console\n(.*?)^```$", re.DOTALL | re.MULTILINE
+    r"(<!-- transcript( of one machine)? -->\n)?^```(?:console|text)\n(.*?)^```$", re.DOTALL | re.MULTILINE
 )
 
 

@@ -17,7 +17,7 @@ from rich.console import Console
 
 import nearfield as nf
 from nearfield import _as_command, _core
-from nearfield.tools import cli, drawing, profile_arguments, show, simulate, tables
+from nearfield.tools import cli, drawing, optimizer, profile, profile_arguments, show, simulate, tables
 
 SMALL = "na:fwd:f32:b1h2kv1d8:6x7:k3x3"
 
@@ -99,6 +99,19 @@ def test_explain_has_every_backend_and_what_is_ignored(capsys):
     assert "kernel_schedule='pp'" in out and "run_persistent_kernel=True" in out
     rows = [json.loads(x) for x in run(capsys, "explain", SMALL + "@cpu,q4x4", "--json", "-")[1].splitlines()]
     assert [r["query_tile"] for r in rows] == [[4, 4]] and rows[0]["kernel"].startswith("general")
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        ([SMALL + "@cpu/nokernel"], "there is none of this name"),
+        ([SMALL, SMALL + "@cuda_sm80"], "it runs on CUDA tensors"),
+        ([SMALL, "--device", "cuda"], "it runs on CPU tensors"),
+    ],
+)
+def test_explain_fails_where_nothing_runs_a_problem_and_says_why(capsys, words, part):
+    status, out, err = run(capsys, "explain", *words)
+    assert status == 1 and part in out and f"nothing runs {words[-1 if '@' in words[-1] else 0]}" in err
 
 
 def test_explain_in_python_tells_what_has_no_effect():
@@ -232,6 +245,31 @@ def test_profile_compares_with_peers_and_says_who_is_missing(capsys, tmp_path):
     assert [r["direction"] for r in rows] == ["fwd", "bwd"] and float(rows[0]["seconds"]) > 0
 
 
+def test_profile_after_compare_stands_a_problem():
+    for words in (["--compare", SMALL], [SMALL, "--compare"]):
+        args = cli._parser().parse_args(["profile", *words])
+        assert profile_arguments.calls_of(args)[0] == [SMALL] and args.compare == "sdpa,flex"
+
+
+def test_profile_knows_the_whole_axis_and_both_passes(capsys):
+    rows = profiled(capsys, "-i", 6, 7, "-w", -1, 3, "-d", 8)
+    assert [r["problem"] for r in rows] == ["na:fwd:f32:b1h1kv1d8:6x7:k6x3"]
+    rows = profiled(capsys, SMALL, "--backprop")
+    assert [r["problem"] for r in rows] == [SMALL, SMALL.replace("fwd", "bwd")]
+
+
+def test_profile_says_how_to_repeat_a_row(capsys, monkeypatch):
+    """With the kernel that --optimize chose, and the threads."""
+    line = optimizer.Line(SMALL, "cpu/m16", "cpu/b16", 1.0, 2.0, SMALL, 1, 2)
+    monkeypatch.setattr(profile.optimizer, "search", lambda *rest, **more: [line])
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    words = ["-i", 6, 7, "-w", 3, "-n", 2, "-d", 8, "--heads-kv", 1, "--optimize", "--backward-q-tile", 2, 2]
+    status, out, err = run(capsys, "profile", *words, *QUICK, "--warmup-steps", 10**11)
+    assert status == 0, err
+    assert f"nearfield profile {SMALL}@cpu/m16 --threads 1\n" in out and "cpu m16" in out
+    assert "tiles of the backward pass have no effect" in out
+
+
 def test_profile_dry_run_lists_what_could_run(capsys):
     status, out, _ = run(capsys, "profile", SMALL, "--dry-run", "--max-configs", 2)
     assert status == 0 and "more: --max-configs 0" in out
@@ -268,7 +306,11 @@ def test_profile_reads_traces_and_bench_files(capsys, tmp_path):
         (["-i", 10, "--budget", "inf"], "--budget inf"),
         ([SMALL + ":q=0-2x0-7"], "nearfield-bench"),
         (["att:fwd:f32:b1h1kv1d8:var=4,100,120,40,50"], "offsets known only on the device"),
-        (["no_such_file"], "expected a file"),
+        (["no_such_file"], "got 'no_such_file', expected a problem string such as na:fwd"),
+        ([""], "expected a problem string such as na:fwd"),
+        ([SMALL, "-w", 3, "--add-kv", 2], "a problem string and --window-size, --add-kv"),
+        ([SMALL, "--json", "/no/such/folder/a"], "there is no folder"),
+        ([SMALL, "--csv", "."], "it is a folder"),
     ],
 )
 def test_profile_refuses(capsys, words, part):
@@ -502,7 +544,9 @@ def test_simulate_gives_the_field_on_every_axis(capsys):
         (["-i", 16, "-f", 3, "--budget", 0], "--budget"),
         (["-i", 16, "-f", 3, "--budget", "nan"], "--budget nan"),
         (["-i", 16, "-f", 3, "--threads", 100000], "--threads 100000"),
-        (["-i", 16, "-f", 3, "--plot", "a.nope", "-s", 1], "cannot write"),
+        (["-i", 16, "-f", 3, "--plot", "a.nope", "-s", 1], "expected a name that ends with"),
+        (["-i", 16, "-f", 3, "--plot", "/no/such/folder/a.svg"], "there is no folder"),
+        (["-i", 16, "-f", 3, "--csv", "/no/such/folder/a"], "there is no folder"),
     ],
 )
 def test_simulate_refuses(capsys, words, part):

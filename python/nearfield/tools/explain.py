@@ -78,6 +78,9 @@ def run(args) -> None:
             if without_effect:
                 tables.show(f"without effect in every backend of this build: {', '.join(without_effect)}")
     tables.write_rows(rows, args.json, None)
+    served = {row["call"] for row in rows if row["chosen"]}
+    if missing := [call for call in args.problems if call not in served]:
+        raise CommandError(f"nothing runs {', '.join(missing)} on {args.device} tensors")
 
 
 def show(call: str, said: dict, answers: list[dict], threads: int) -> None:

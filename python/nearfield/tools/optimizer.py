@@ -23,7 +23,8 @@ from pathlib import Path
 from nearfield import _core
 from nearfield._tuner import tuner_file, tuner_text
 from nearfield.tools import CommandError
-from nearfield.tools.tuner_writer import writable, write
+from nearfield.tools.outputs import writable
+from nearfield.tools.tuner_writer import write
 
 SAMPLES = 7
 DUEL_SAMPLES = 15  # so many that the quartiles of two equals overlap

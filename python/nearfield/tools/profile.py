@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 
 import torch
 
@@ -22,6 +23,7 @@ from nearfield.tools import (
     explain,
     measure,
     optimizer,
+    outputs,
     problems,
     profile_arguments,
     tables,
@@ -35,6 +37,7 @@ def add_parser(commands) -> None:
 
 
 def run(args) -> None:
+    outputs.all_writable(args.json, args.csv)
     calls, remarks = profile_arguments.calls_of(args)
     if any(dense(call) != call for call in calls):
         calls = list(dict.fromkeys(map(dense, calls)))
@@ -52,19 +55,22 @@ def run(args) -> None:
             dry_run(call, args.threads, args.max_configs)
         tables.show(*remarks)
         return
+    tuned = {}
     before = torch.get_num_threads()
     torch.set_num_threads(args.threads)
     try:
         with contextlib.ExitStack() as stack:
             if args.optimize:
-                lines = optimizer.search(calls, args.budget, args.threads, warmup=args.optimize_warmup_steps)
+                steps = args.optimize_warmup_steps
+                lines = optimizer.search(calls, args.budget, args.threads, steps, say=remarks.append)
                 stack.enter_context(tuner_text("\n".join(line.text for line in lines), "--optimize"))
+                tuned = {line.problem: line.choice for line in lines}
                 remarks += [str(line) for line in lines]
             with tables.progress("profile", len(calls)) as advance:
                 rows = []
                 for call in calls:
                     advance(0, call)
-                    rows.append(profile(call, args, compare))
+                    rows.append(profile(call, args, compare, tuned))
                     advance()
     finally:
         torch.set_num_threads(before)
@@ -84,8 +90,9 @@ def _peer_names(text: str) -> list[str]:
     return names
 
 
-def profile(call: str, args, compare: list[str]) -> dict:
-    """One row: times of the call and of the peers, what it did, and how far it is from float64."""
+def profile(call: str, args, compare: list[str], tuned: dict[str, str]) -> dict:
+    """One row: times of the call and of the peers, what it did, and how far it is from float64. tuned: what
+    --optimize chose, by the problem of one sequence."""
     answer = next((a for a in explain.plans(call) if a["chosen"]), None)
     if answer is None:
         raise CommandError("; ".join(f"{a['backend']}: {a['refusal']}" for a in explain.plans(call)))
@@ -103,8 +110,11 @@ def profile(call: str, args, compare: list[str]) -> dict:
                 absent[name] = str(why)
             except (RuntimeError, NotImplementedError) as error:  # it cannot, and says so
                 absent[name] = f"{type(error).__name__}: {(str(error) or 'no reason').splitlines()[0]}"
+        end = time.perf_counter() + args.budget
         for _ in range(args.warmup_steps):
             work()
+            if time.perf_counter() > end:  # warm enough
+                break
         target = _core.info().get("cpu_target", "scalar")
         samples = measure.interleaved(functions, target, args.threads, args.samples, args.budget)
     figures = {name: measure.summary(s, args.threads) for name, s in samples.items()}
@@ -113,6 +123,7 @@ def profile(call: str, args, compare: list[str]) -> dict:
     wrong, of = accuracy.error(run, direction) if args.error else (None, "not asked for")
     return {
         "problem": call if run.suffix else run.problem,
+        "same_again": _same_again(run, call, tuned),
         "direction": direction,
         "backend": answer["backend"],
         "kernel": answer["kernel"],
@@ -134,6 +145,15 @@ def profile(call: str, args, compare: list[str]) -> dict:
         "error": wrong,
         "error_of": of,
     }
+
+
+def _same_again(run: Run, call: str, tuned: dict[str, str]) -> str:
+    """The call that repeats a row without --optimize."""
+    if "/" in run.suffix or "," in run.suffix:
+        return call
+    choices = {tuned.get(problem) for problem in _core.tuner_problems(run.problem)}
+    choice = choices.pop() if len(choices) == 1 else None  # sequences of one call may run on several kernels
+    return f"{run.problem}@{choice}" if choice else call
 
 
 def _peer(name: str, run: Run, direction: str):
@@ -194,7 +214,8 @@ def show(rows: list[dict], compare: list[str], threads: int) -> None:
     title = f"{threads} threads, measured FMA peak {peak:.0f} GFLOP/s ({target})"
     tables.show(tables.table(title, columns, lines, keys=2))
     for row in rows:
-        tables.show(f"nearfield profile {row['problem']}")
+        more = f" --threads {threads}" if threads != torch.get_num_threads() else ""
+        tables.show(f"nearfield profile {row['same_again']}{more}")
         if row["error"] is None and row["error_of"] != "not asked for":
             tables.show(f"  not compared with the reference: {row['error_of']}")
         elif row["error"] is not None and row["error_of"] != "all":

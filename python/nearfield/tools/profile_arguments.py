@@ -21,6 +21,7 @@ DTYPES = {"fp32": "f32", "fp64": "f64", "bf16": "bf16", "fp16": "f16"}
 PEER_BACKENDS = ("cutlass-fna", "hopper-fna", "blackwell-fna", "flex-fna")
 PEER_DENSE = ("cutlass-fmha", "hopper-fmha", "blackwell-fmha", "flex-fmha", "flex-fna")
 PEER_SDPA = ("xformers", "cudnn", "fav2")
+PEERS_ALONE = "sdpa,flex"  # of --compare without names
 PEERS = ("sdpa", "masked-sdpa", "flex")
 
 
@@ -44,7 +45,9 @@ def add_parser(commands, run) -> None:
     flags.add_argument("--heads-kv", type=int, metavar="N", help="of keys and values (default: as many)")
     flags.add_argument("-d", "--dim", type=int, default=64, metavar="N", help="of queries and keys (64)")
     flags.add_argument("--dim-value", type=int, metavar="N", help="of values (default: as --dim)")
-    flags.add_argument("-w", "--window-size", type=int, nargs="*", metavar="N", help="default: everything")
+    flags.add_argument(
+        "-w", "--window-size", type=int, nargs="*", metavar="N", help="-1, and default: everything"
+    )
     flags.add_argument("-s", "--stride", type=int, nargs="*", metavar="N", help="one, or one per axis")
     flags.add_argument("--dilation", type=int, nargs="*", metavar="N", help="one, or one per axis")
     flags.add_argument(
@@ -67,6 +70,9 @@ def add_parser(commands, run) -> None:
         flags.add_argument(
             f"--backward-{side}-tile", type=int, nargs="*", metavar="N", help="the same backward"
         )
+    anywhere = ("input_size", "backprop")
+    taken = {x.dest: x.default for x in flags._group_actions if x.dest not in anywhere}
+    parser.set_defaults(only_with_layout=taken)
     add_hints(parser)
     how = parser.add_argument_group("how")
     how.add_argument(
@@ -78,7 +84,7 @@ def add_parser(commands, run) -> None:
     how.add_argument(
         "--compare",
         nargs="?",
-        const="sdpa,flex",
+        const=PEERS_ALONE,
         default="",
         metavar="PEERS",
         help=f"beside {', '.join(PEERS)} in the same run: dense SDPA, SDPA with the window as a mask, "
@@ -114,11 +120,25 @@ def boolean(text: str) -> bool:
 def calls_of(args) -> tuple[list[str], list[str]]:
     """The calls that the arguments ask for, each with its direction, and remarks for the user."""
     check_numbers(args)
+    if ":" in args.compare or Path(args.compare).is_file():  # `--compare PROBLEM`: the word is no peer
+        args.problems.insert(0, args.compare)
+        args.compare = PEERS_ALONE
     if bool(args.problems) == bool(args.input_size):
         raise CommandError("expected problem strings, or -i with a token layout, and not both")
     if args.problems:
-        return [call for word in args.problems for call in named(word)], []
+        if extra := [x for x, default in args.only_with_layout.items() if getattr(args, x) != default]:
+            names = ", ".join("--" + x.replace("_", "-") for x in extra)
+            raise CommandError(
+                f"got a problem string and {names}, expected it in the string, or -i with flags"
+            )
+        calls = [call for word in args.problems for call in named(word)]
+        if args.backprop:
+            both = [(call, call.replace(":fwd:", ":bwd:", 1)) for call in calls]
+            calls = list(dict.fromkeys(call for pair in both for call in pair))
+        return calls, []
     remarks: list[str] = []
+    if not args.backprop and (args.backward_q_tile or args.backward_kv_tile):
+        remarks.append("tiles of the backward pass have no effect: add --backprop")
     problem = canonical(problem_of(args))
     calls = [problem + _suffix(args, "", remarks)]
     if args.backprop:
@@ -158,6 +178,11 @@ def named(word: str) -> list[str]:
     if ":" in word and not Path(word).exists():
         text, suffix = split(word)
         return [canonical(text) + (f"@{suffix}" if suffix else "")]
+    if not Path(word).is_file():
+        raise CommandError(
+            f"got {word!r}, expected a problem string such as na:fwd:f32:b1h8kv8d64:64x64:k7x7, "
+            "or a file of them"
+        )
     try:
         found = [text for _, text in problems.lines(Path(word))]
     except ValueError as error:
@@ -184,6 +209,7 @@ def problem_of(args) -> str:
         return values
 
     window = per_axis("-w", args.window_size, layout)
+    window = [n if w == -1 else w for w, n in zip(window, layout, strict=True)]  # as in Python
     stride, dilation = per_axis("-s", args.stride, [1]), per_axis("--dilation", args.dilation, [1])
     causal = per_axis("-c", args.causal, [False])
     kv_heads = args.heads if args.heads_kv is None else args.heads_kv

@@ -10,13 +10,14 @@ waste less. The sweep tries both.
 
 from __future__ import annotations
 
+import importlib
 import itertools
 from dataclasses import dataclass
 
 import torch
 
 from nearfield import _core
-from nearfield.tools import CommandError, explain, tables
+from nearfield.tools import CommandError, explain, outputs, tables
 from nearfield.tools.drawing import needs_matplotlib
 from nearfield.tools.profile_arguments import DTYPES, above_zero, boolean, threads_there
 from nearfield.tools.running import canonical
@@ -112,6 +113,9 @@ class Point:
 
 
 def run(args) -> None:
+    outputs.all_writable(args.json, args.csv, args.plot)
+    if args.plot:
+        check_plot(args.plot)
     points = sweep(args)
     best = recommended(points, args)
     ordered = sorted(points, key=lambda p: (not p.enough, cost(p, args)))
@@ -308,6 +312,15 @@ def show(ordered: list[Point], best: Point | None, args) -> None:
         return
     window, stride = (v[0] if len(set(v)) == 1 else v for v in (best.window, best.stride))
     tables.show(f"recommended: kernel_size={window}, stride={stride}    {best.problem}")
+
+
+def check_plot(path: str) -> None:
+    """Before the sweep: whether there will be a plot."""
+    kinds = (".svg", ".png", ".pdf")
+    if not path.lower().endswith(kinds):
+        raise CommandError(f"cannot write {path}: expected a name that ends with {', '.join(kinds)}")
+    with needs_matplotlib():
+        importlib.import_module("matplotlib.figure")
 
 
 def plot(points: list[Point], best: Point | None, args) -> None:

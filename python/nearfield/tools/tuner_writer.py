@@ -38,17 +38,6 @@ def write(path: str | os.PathLike, lines: list) -> None:
         raise CommandError(f"cannot write {path}: {error.strerror}") from error
 
 
-def writable(path: str | os.PathLike) -> None:
-    """Raises a CommandError unless a file can be written there; writes nothing."""
-    path = Path(path)
-    if path.is_dir():
-        raise CommandError(f"cannot write {path}: it is a folder")
-    if not path.parent.is_dir():
-        raise CommandError(f"cannot write {path}: there is no folder {path.parent}")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise CommandError(f"cannot write {path}: not allowed")
-
-
 @contextlib.contextmanager
 def _locked(path: Path):
     """Alone with the file, which is made if there is none. It is replaced under the lock: who waited for the

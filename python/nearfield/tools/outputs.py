@@ -1,0 +1,28 @@
+# Copyright 2026 The nearfield authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a file can be written, asked before the work whose result goes there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from nearfield.tools import CommandError
+
+
+def writable(path: str | os.PathLike) -> None:
+    """Raises a CommandError unless a file can be written there; writes nothing."""
+    path = Path(path)
+    if path.is_dir():
+        raise CommandError(f"cannot write {path}: it is a folder")
+    if not path.parent.is_dir():
+        raise CommandError(f"cannot write {path}: there is no folder {path.parent}")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise CommandError(f"cannot write {path}: not allowed")
+
+
+def all_writable(*paths: str | None) -> None:
+    """The same of several; None is no file, and `-` is the standard output."""
+    for path in paths:
+        if path and path != "-":
+            writable(path)
