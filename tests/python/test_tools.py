@@ -6,6 +6,7 @@ import csv
 import io
 import itertools
 import json
+import math
 import os
 import subprocess
 import sys
@@ -484,6 +485,22 @@ def test_simulate_counts_whole_tiles_of_any_kernel(capsys):
     best = next(r for r in rows if r["recommended"])
     assert best["window"] == [4, 4] and best["stride"] == [4, 4] and best["waste"] == 1.0  # blocked attention
     assert all(r["waste"] >= 1 and r["computed"] > 0 and r["seconds"] is None for r in rows)
+
+
+@pytest.mark.parametrize("tiles", [[], ["q4x4x4,kv4x4x4", "q2x4x8,kv2x4x8"]])
+def test_simulate_plots_what_can_be_told_apart(tiles):
+    words = ["-i", 8, 16, 24, "-f", 5, 5, 5, "-n", 1, "-d", 8, *(["--tiles", *tiles] if tiles else [])]
+    args = cli._parser().parse_args(["simulate", *map(str, words)])
+    points = simulate.sweep(args)
+    assert len({p.stride for p in points}) > 20  # so the colour is how many queries share a window
+    figure = simulate.figure_of(points, simulate.recommended(points, args), args)
+    lines = [line for line in figure.axes[0].lines if len(line.get_xdata()) and line.get_ls() == "None"][:-1]
+    looks = {(line.get_color(), line.get_marker()) for line in lines}
+    assert len(looks) == len({(math.prod(p.stride), p.tiles if tiles else "") for p in points}) == len(lines)
+    assert sum(len(line.get_xdata()) for line in lines) == len(points)
+    figure.canvas.draw()
+    legend, data = figure.legends[0].get_window_extent(), figure.axes[0].get_window_extent()
+    assert legend.x0 >= data.x1 and legend.y0 >= 0  # beside the data, and whole
 
 
 def windows(extent, k, s, causal):

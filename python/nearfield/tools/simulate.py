@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import math
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +25,8 @@ from nearfield.tools.running import canonical
 
 STRIDES = (1, 2, 4, 8, 16)
 MOST = 4096  # combinations
+MARKS = "os^vD*XPph"  # of the plot, a shape of --tiles each
+MOST_LINES = 24  # of its legend, in a column
 
 
 def add_parser(commands) -> None:
@@ -324,44 +327,50 @@ def check_plot(path: str) -> None:
 
 
 def plot(points: list[Point], best: Point | None, args) -> None:
-    """Cost over the field of the worst placed query, a colour per stride."""
+    """Cost over the field of the worst placed query: a colour per stride (of many: per number of queries
+    that share a window), a mark per shape of --tiles."""
+    figure = figure_of(points, best, args)
+    try:
+        figure.savefig(args.plot, dpi=150)
+    except (OSError, ValueError) as error:
+        raise CommandError(f"cannot write {args.plot}: {error}") from error
+
+
+def figure_of(points: list[Point], best: Point | None, args):
     with needs_matplotlib():
+        from matplotlib import colormaps
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    kind, name = (lambda p: p.stride), (lambda s: f"stride {tables.tile(s)}")
+    if len({p.stride for p in points}) > MOST_LINES:  # of three axes, hundreds
+        kind, name = (lambda p: math.prod(p.stride)), (lambda n: f"{n} share a window")
+    strides = sorted({kind(p) for p in points})
+    shapes = list(dict.fromkeys(p.tiles for p in points)) if args.tiles else [""]
+    legends = -(-(len(strides) + len(shapes) + 3) // MOST_LINES)  # columns
+    figure = Figure(figsize=(5.6 + 1.5 * legends, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     by_pairs = bool(args.tiles) or any(p.seconds is None for p in points)
     unit = 1e-6 if by_pairs else 1e3
 
-    def volume(p):
-        total = 1
-        for n in p.field:
-            total *= n
-        return total
+    def draw(some, label, **more):
+        some = sorted(some, key=lambda p: math.prod(p.field))
+        values = [math.prod(p.field) for p in some], [cost(p, args) * unit for p in some]
+        axes.plot(*values, label=label, ls="none", **more)
 
-    strides = sorted({p.stride for p in points})
-    for i, s in enumerate(strides):
-        own = sorted((p for p in points if p.stride == s), key=volume)
-        color = f"C{i}" if i < 10 else None
-        values = [cost(p, args) * unit for p in own]
-        axes.plot(
-            [volume(p) for p in own], values, "o", color=color, label=f"stride {tables.tile(s)}", alpha=0.85
-        )
+    # No two look the same.
+    many = colormaps["tab10" if len(strides) <= 10 else "turbo"]
+    colors = [many(i if len(strides) <= 10 else i / (len(strides) - 1)) for i in range(len(strides))]
+    for s, color in zip(strides, colors, strict=True):
+        for shape, mark in zip(shapes, itertools.cycle(MARKS)):
+            own = [p for p in points if kind(p) == s and (not shape or p.tiles == shape)]
+            label = name(s) if shape == shapes[0] else None
+            draw(own, label, marker=mark, color=color, alpha=0.85)
+    for shape, mark in zip(shapes, itertools.cycle(MARKS)) if args.tiles else ():
+        draw([], f"tiles {shape}", marker=mark, color="grey")
     if best is not None:
-        axes.plot(
-            [volume(best)],
-            [cost(best, args) * unit],
-            "o",
-            ms=14,
-            mfc="none",
-            mec="black",
-            label="recommended",
-        )
-    wanted = 1
-    for n in _per_axis(args, "field", None):
-        wanted *= n
-    axes.axvline(wanted, color="grey", lw=1, ls="--", label="wanted field")
+        draw([best], "recommended", marker="o", ms=14, mfc="none", mec="black")
+    axes.axvline(math.prod(_per_axis(args, "field", None)), color="grey", lw=1, ls="--", label="wanted field")
     if args.budget is not None and not by_pairs:
         axes.axhline(args.budget, color="grey", lw=1, ls=":", label="budget")
     axes.set_xlabel("keys that the worst placed query sees around itself")
@@ -372,8 +381,5 @@ def plot(points: list[Point], best: Point | None, args) -> None:
         f"{tables.tile(args.input_size)}, {args.heads} heads of {args.dim}, {args.dtype}", fontsize=10
     )
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7, ncols=2 if len(strides) > 6 else 1)
-    try:
-        figure.savefig(args.plot, dpi=150)
-    except (OSError, ValueError) as error:
-        raise CommandError(f"cannot write {args.plot}: {error}") from error
+    figure.legend(loc="outside right upper", fontsize=7, ncols=legends)  # beside the points, not on them
+    return figure
