@@ -30,8 +30,12 @@
         Object.assign(input.dataset, {name, axis: a});
         input.addEventListener("change", () => {
           const wanted = structuredClone(state);
-          wanted[name][a] = input.valueAsNumber;
-          take(wanted);
+          if (Number.isFinite(input.valueAsNumber)) {
+            wanted[name][a] = input.valueAsNumber;
+            take(wanted);
+          } else {
+            take(wanted, {notes: [`axis ${a}: expected a number for the ${title}, ${state[name][a]} stays`]});
+          }
         });
         row.insertCell().append(input);
       };
@@ -94,13 +98,13 @@
   }
 
   // Makes a state legal and shows it. The link follows, without a step in the browser's history.
-  function take(wanted, {keep = false} = {}) {
+  function take(wanted, {keep = false, notes = []} = {}) {
     const {state: legal, changes} = model.legal(wanted);
     state = legal;
     model.set(state);
     if (!keep) {
       controls();
-      find("note").textContent = changes.join("; ");
+      find("note").textContent = [...notes, ...changes].join("; ");
     }
     words();
     draw();
@@ -133,7 +137,7 @@
   for (const button of root.querySelectorAll("[data-rank]"))
     button.addEventListener("click", () => take(defaultState(Number(button.dataset.rank))));
   for (const link of root.querySelectorAll("[data-state]"))
-    link.addEventListener("click", () => take(fromHash(link.dataset.state)));
+    link.addEventListener("click", () => take(fromHash(link.dataset.state).state));
   for (const name of ["view", "show"])
     for (const radio of root.querySelectorAll(`input[name="nf-${name}"]`))
       radio.addEventListener("change", () => take({...state, [name]: radio.value}));
@@ -144,7 +148,10 @@
       button.textContent = "copied";
       setTimeout(() => (button.textContent = "copy"), 1200);
     });
-  const start = () => take(fromHash(location.hash) ?? defaultState(2));
+  const start = () => {
+    const {state: wanted, notes} = fromHash(location.hash);
+    take(wanted, {notes});
+  };
   window.addEventListener("hashchange", start);
   window.addEventListener("resize", drawLater());
   new MutationObserver(() => draw()).observe(document.body, {attributeFilter: ["data-md-color-scheme"]});

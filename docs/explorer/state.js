@@ -13,6 +13,8 @@ const kShort = {
   extent: "x", window: "k", stride: "s", dilation: "d", causal: "c", query: "q", queryTile: "tq", keyTile: "tk",
 };
 
+const kWords = {queryTile: "query tile", keyTile: "key tile"};  // other names are words
+
 function defaultState(rank) {
   const all = (x) => Array(rank).fill(x);
   const own = structuredClone(kDefaults[rank]);
@@ -31,21 +33,32 @@ function toHash(state) {
   return parts.join("&");
 }
 
-// null if the text names no layout; what else is missing or makes no sense is default.
+// {state, notes}: what the text says, and in words what of it could not be read; that stays default. A text
+// without any NAME=VALUE says nothing.
 function fromHash(text) {
-  const given = new URLSearchParams(text.replace(/^#/, ""));
+  const given = new URLSearchParams(text.replace(/^#/, "")), notes = [];
   const numbers = (short) => (given.get(short) ?? "").split("x").map((n) => (/^\d+$/.test(n) ? Number(n) : NaN));
   const rank = numbers("x").length;
-  if (!given.has("x") || !(rank in kDefaults) || numbers("x").some(Number.isNaN)) return null;
+  if (!(rank in kDefaults) || numbers("x").some(Number.isNaN)) {
+    if (text.includes("="))
+      notes.push(`the link has no layout that can be read (x=12x12, say): this is ${kDefaults[2].extent.join("x")}`);
+    return {state: defaultState(2), notes};
+  }
   const state = defaultState(rank);
   for (const [name, short] of Object.entries(kShort)) {
     if (!given.has(short)) continue;
-    const read = name === "causal" ? [...given.get(short)].map((c) => c === "1") : numbers(short);
+    const value = given.get(short), causal = name === "causal";
+    const read = causal ? (/^[01]*$/.test(value) ? [...value].map((c) => c === "1") : []) : numbers(short);
     if (read.length === rank && !read.some(Number.isNaN)) state[name] = read;
+    else notes.push(`the link's ${short}=${value} is no ${kWords[name] ?? name} of ${rank} ${rank > 1 ? "axes" : "axis"}`);
   }
-  if (given.get("view") === "tiles") state.view = "tiles";
-  if (given.get("show") === "queries") state.show = "queries";
-  return state;
+  for (const [name, values] of [["view", ["raster", "tiles"]], ["show", ["keys", "queries"]]]) {
+    if (values.includes(given.get(name))) state[name] = given.get(name);
+    else if (given.has(name)) notes.push(`the link's ${name}=${given.get(name)} is not ${values.join(" or ")}`);
+  }
+  const known = [...Object.values(kShort), "view", "show"];
+  for (const name of given.keys()) if (!known.includes(name)) notes.push(`the link's ${name} means nothing here`);
+  return {state, notes};
 }
 
 function problemString(state) {

@@ -268,6 +268,60 @@ def test_controls_hold_to_the_rules_of_the_library(page):
     assert page.text("problem").endswith(":d2x1:c01")
 
 
+@pytest.mark.parametrize("typed", ["", "-", "e"])
+def test_an_empty_field_keeps_the_number(page, typed):
+    page.go("x=12x12&k=5x5")
+    box = page.driver.find_element(By.CSS_SELECTOR, 'input[data-name="window"][data-axis="0"]')
+    box.send_keys(Keys.CONTROL + "a")
+    box.send_keys(Keys.DELETE, typed, Keys.TAB)
+    assert page.ask("state()")["window"] == [5, 5] and box.get_attribute("value") == "5"
+    assert page.text("note") == "axis 0: expected a number for the window, 5 stays"
+    page.driver.find_element(By.CSS_SELECTOR, 'input[data-name="causal"][data-axis="1"]').click()
+    assert page.text("note") == ""
+
+
+@pytest.mark.parametrize(
+    "state, note",
+    [
+        ("x=4xq", "no layout that can be read"),
+        ("k=3x3", "no layout that can be read"),
+        ("x=8x8&k=3", "k=3 is no window of 2 axes"),
+        ("x=8x8&k=3xq", "k=3xq is no window of 2 axes"),
+        ("x=8x8&c=2", "c=2 is no causal of 2 axes"),
+        ("x=8&tq=a", "tq=a is no query tile of 1 axis"),
+        ("x=8&view=upside", "view=upside is not raster or tiles"),
+        ("x=8&w=3", "w means nothing here"),
+        ("x=8x8&k=3x3&c=01&view=tiles&show=queries", ""),
+        ("", ""),
+        ("explorer", ""),
+    ],
+)
+def test_a_link_that_cannot_be_read_is_said(page, state, note):
+    page.open(state)
+    assert note in page.text("note") if note else page.text("note") == ""
+
+
+def test_on_a_telephone_nothing_is_cut(page, browser, picture):
+    """390 pixels wide, as many telephones are; chromium's own windows are not that narrow."""
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True},
+    )
+    try:
+        page.open("x=6x10x10&k=3x5x5&c=100&q=3x4x5&tq=2x4x4&tk=2x4x4&view=tiles")
+        wide = browser.execute_script(
+            "const root = document.getElementById('nf-explorer');"
+            "return ['counts', 'seen', 'pictures'].map((n) => {"
+            "  const part = root.querySelector(`[data-nf=${n}]`), box = part.getBoundingClientRect();"
+            "  return [n, box.right, part.scrollWidth - part.clientWidth]; })"
+        )
+        assert all(right <= 390 and over <= 0 for _, right, over in wide), wide
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+        picture("page-explorer-telephone.png", whole(browser, "#nf-explorer"))
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 def test_a_link_keeps_the_state(page):
     state = "x=9x11&k=3x5&s=1x2&d=2x1&c=01&q=4x5&tq=2x3&tk=3x5&view=tiles&show=queries"
     page.open(state)
