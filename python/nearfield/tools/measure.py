@@ -123,7 +123,7 @@ class Summary:
     @property
     def spread(self) -> float:
         """Half the distance of the quartiles, over the median."""
-        return (self.high - self.low) / 2 / self.seconds
+        return _spread(self.low, self.seconds, self.high)
 
     def clearly_below(self, other: Summary, share: float) -> bool:
         """Faster by more than `share`, and three quarters of the samples lie below three quarters of the
@@ -146,3 +146,12 @@ def quartiles(times: list[float]) -> tuple[float, float, float]:
     if len(times) < 2:
         return (times[0],) * 3
     return tuple(statistics.quantiles(times, n=4, method="inclusive"))
+
+
+def spread(times: list[float]) -> float:
+    """Half the distance of the quartiles, over the median; 0 of one."""
+    return _spread(*quartiles(times))
+
+
+def _spread(low: float, median: float, high: float) -> float:
+    return (high - low) / 2 / median
