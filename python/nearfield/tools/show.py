@@ -248,21 +248,33 @@ def _tile_notes(layout: Geometry, suffix: str, found: dict) -> list[str]:
 def _inside(layout: Geometry, call: str) -> int:
     """Pairs of queries and keys of the layout in tile pairs that are not skipped, in all dilation groups."""
     dilation = [t["dilation"] for t in layout.tables]
+    alike: dict[tuple, int] = {}  # pairs by the tokens that a group has per axis, which is all that counts
     total = 0
     for number, first in enumerate(itertools.product(*map(range, dilation))):
-        own = _core.tiles(call, layout.sequence, number, rows=True)
-        sizes = []
-        for side, extents in (("query", layout.queries), ("key", layout.keys)):
-            one = torch.ones(1, dtype=torch.int64)
-            for n, d, at, tile, count in zip(
-                extents, dilation, first, own[f"{side}_tile"], own[f"{side}_count"], strict=True
-            ):
-                begin = torch.arange(count) * tile
-                one = torch.kron(one, (len(range(at, n, d)) - begin).clamp(0, tile))
-            sizes.append(one.tolist())
-        for queries, row in zip(sizes[0], own["cover"], strict=True):
-            total += queries * sum(keys for keys, mark in zip(sizes[1], row, strict=True) if mark != ".")
+        tokens = tuple(
+            len(range(at, n, d))
+            for extents in (layout.queries, layout.keys)
+            for at, n, d in zip(first, extents, dilation, strict=True)
+        )
+        if tokens not in alike:
+            alike[tokens] = _inside_group(layout, call, number, tokens)
+        total += alike[tokens]
     return total
+
+
+def _inside_group(layout: Geometry, call: str, number: int, tokens: tuple[int, ...]) -> int:
+    own = _core.tiles(call, layout.sequence, number, rows=True)
+    sizes = []  # tokens of each tile of queries, and of keys
+    rank = len(layout.keys)
+    for side, counts in (("query", tokens[:rank]), ("key", tokens[rank:])):
+        one = torch.ones(1, dtype=torch.int64)
+        for n, tile, count in zip(counts, own[f"{side}_tile"], own[f"{side}_count"], strict=True):
+            one = torch.kron(one, (n - torch.arange(count) * tile).clamp(0, tile))
+        sizes.append(one.tolist())
+    return sum(
+        queries * sum(keys for keys, mark in zip(sizes[1], row, strict=True) if mark != ".")
+        for queries, row in zip(sizes[0], own["cover"], strict=True)
+    )
 
 
 def tiles(layout: Geometry, suffix, query, mesh, cut, rank) -> Drawing:
