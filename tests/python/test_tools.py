@@ -18,7 +18,17 @@ from rich.console import Console
 
 import nearfield as nf
 from nearfield import _as_command, _core
-from nearfield.tools import cli, drawing, optimizer, profile, profile_arguments, show, simulate, tables
+from nearfield.tools import (
+    cli,
+    drawing,
+    optimizer,
+    profile,
+    profile_arguments,
+    show,
+    simulate,
+    simulate_plot,
+    tables,
+)
 
 SMALL = "na:fwd:f32:b1h2kv1d8:6x7:k3x3"
 
@@ -493,7 +503,9 @@ def test_simulate_plots_what_can_be_told_apart(tiles):
     args = cli._parser().parse_args(["simulate", *map(str, words)])
     points = simulate.sweep(args)
     assert len({p.stride for p in points}) > 20  # so the colour is how many queries share a window
-    figure = simulate.figure_of(points, simulate.recommended(points, args), args)
+    figure = simulate_plot.figure_of(
+        points, simulate.recommended(points, args), args, lambda p: simulate.cost(p, args), 125
+    )
     lines = [line for line in figure.axes[0].lines if len(line.get_xdata()) and line.get_ls() == "None"][:-1]
     looks = {(line.get_color(), line.get_marker()) for line in lines}
     assert len(looks) == len({(math.prod(p.stride), p.tiles if tiles else "") for p in points}) == len(lines)

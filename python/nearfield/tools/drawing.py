@@ -16,6 +16,8 @@ from pathlib import Path
 from nearfield.tools import CommandError
 
 INK, PAPER = "#222222", "#ffffff"
+PLAIN, SEEN, QUERY, SHARED = "#eceff3", "#f0a63c", "#1f4e79", "#7fa8cc"  # of tokens
+FULL, PARTIAL = "#8fbf7f", "#f0a63c"  # of tiles
 LINE, GAP, MARGIN, LETTER = (
     18,
     24,

@@ -10,7 +10,7 @@ waste less. The sweep tries both.
 
 from __future__ import annotations
 
-import importlib
+import functools
 import itertools
 import math
 from dataclasses import dataclass
@@ -18,15 +18,12 @@ from dataclasses import dataclass
 import torch
 
 from nearfield import _core
-from nearfield.tools import CommandError, explain, outputs, tables
-from nearfield.tools.drawing import needs_matplotlib
+from nearfield.tools import CommandError, explain, outputs, simulate_plot, tables
 from nearfield.tools.profile_arguments import DTYPES, above_zero, boolean, threads_there
 from nearfield.tools.running import canonical
 
 STRIDES = (1, 2, 4, 8, 16)
 MOST = 4096  # combinations
-MARKS = "os^vD*XPph"  # of the plot, a shape of --tiles each
-MOST_LINES = 24  # of its legend, in a column
 
 
 def add_parser(commands) -> None:
@@ -118,7 +115,7 @@ class Point:
 def run(args) -> None:
     outputs.all_writable(args.json, args.csv, args.plot)
     if args.plot:
-        check_plot(args.plot)
+        simulate_plot.check(args.plot)
     points = sweep(args)
     best = recommended(points, args)
     ordered = sorted(points, key=lambda p: (not p.enough, cost(p, args)))
@@ -126,7 +123,8 @@ def run(args) -> None:
         show(ordered, best, args)
     tables.write_rows([{**p.row(), "recommended": p is best} for p in ordered], args.json, args.csv)
     if args.plot:
-        plot(points, best, args)
+        wanted = math.prod(_per_axis(args, "field", None))
+        simulate_plot.save(points, best, args, functools.partial(cost, args=args), wanted)
 
 
 def cost(p: Point, args) -> float:
@@ -315,71 +313,3 @@ def show(ordered: list[Point], best: Point | None, args) -> None:
         return
     window, stride = (v[0] if len(set(v)) == 1 else v for v in (best.window, best.stride))
     tables.show(f"recommended: kernel_size={window}, stride={stride}    {best.problem}")
-
-
-def check_plot(path: str) -> None:
-    """Before the sweep: whether there will be a plot."""
-    kinds = (".svg", ".png", ".pdf")
-    if not path.lower().endswith(kinds):
-        raise CommandError(f"cannot write {path}: expected a name that ends with {', '.join(kinds)}")
-    with needs_matplotlib():
-        importlib.import_module("matplotlib.figure")
-
-
-def plot(points: list[Point], best: Point | None, args) -> None:
-    """Cost over the field of the worst placed query: a colour per stride (of many: per number of queries
-    that share a window), a mark per shape of --tiles."""
-    figure = figure_of(points, best, args)
-    try:
-        figure.savefig(args.plot, dpi=150)
-    except (OSError, ValueError) as error:
-        raise CommandError(f"cannot write {args.plot}: {error}") from error
-
-
-def figure_of(points: list[Point], best: Point | None, args):
-    with needs_matplotlib():
-        from matplotlib import colormaps
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    kind, name = (lambda p: p.stride), (lambda s: f"stride {tables.tile(s)}")
-    if len({p.stride for p in points}) > MOST_LINES:  # of three axes, hundreds
-        kind, name = (lambda p: math.prod(p.stride)), (lambda n: f"{n} share a window")
-    strides = sorted({kind(p) for p in points})
-    shapes = list(dict.fromkeys(p.tiles for p in points)) if args.tiles else [""]
-    legends = -(-(len(strides) + len(shapes) + 3) // MOST_LINES)  # columns
-    figure = Figure(figsize=(5.6 + 1.5 * legends, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    by_pairs = bool(args.tiles) or any(p.seconds is None for p in points)
-    unit = 1e-6 if by_pairs else 1e3
-
-    def draw(some, label, **more):
-        some = sorted(some, key=lambda p: math.prod(p.field))
-        values = [math.prod(p.field) for p in some], [cost(p, args) * unit for p in some]
-        axes.plot(*values, label=label, ls="none", **more)
-
-    # No two look the same.
-    many = colormaps["tab10" if len(strides) <= 10 else "turbo"]
-    colors = [many(i if len(strides) <= 10 else i / (len(strides) - 1)) for i in range(len(strides))]
-    for s, color in zip(strides, colors, strict=True):
-        for shape, mark in zip(shapes, itertools.cycle(MARKS)):
-            own = [p for p in points if kind(p) == s and (not shape or p.tiles == shape)]
-            label = name(s) if shape == shapes[0] else None
-            draw(own, label, marker=mark, color=color, alpha=0.85)
-    for shape, mark in zip(shapes, itertools.cycle(MARKS)) if args.tiles else ():
-        draw([], f"tiles {shape}", marker=mark, color="grey")
-    if best is not None:
-        draw([best], "recommended", marker="o", ms=14, mfc="none", mec="black")
-    axes.axvline(math.prod(_per_axis(args, "field", None)), color="grey", lw=1, ls="--", label="wanted field")
-    if args.budget is not None and not by_pairs:
-        axes.axhline(args.budget, color="grey", lw=1, ls=":", label="budget")
-    axes.set_xlabel("keys that the worst placed query sees around itself")
-    axes.set_ylabel(
-        "computed pairs per head, millions" if by_pairs else f"predicted ms, {args.threads} threads"
-    )
-    axes.set_title(
-        f"{tables.tile(args.input_size)}, {args.heads} heads of {args.dim}, {args.dtype}", fontsize=10
-    )
-    axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", fontsize=7, ncols=legends)  # beside the points, not on them
-    return figure
