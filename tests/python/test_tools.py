@@ -217,6 +217,7 @@ def test_causal_means_what_it_says(capsys, word, value):
     [
         "att:bwd:f32:b1h2kv1d8v4:9,12+7,5:cbr:tail=2,1",
         "na:fwd:f32:b1h2kv2d8:4x5+5x5:k3x3",
+        "na:fwd:f32:b1h1kv1d4:" + "+".join(f"4x{n}" for n in range(3, 90)) + ":k3x3",  # no name of a file
         "na:bwd:f32:b1h2kv1d8:7x7:k3x3:add=3:bias",
         "na:bwd:f64:b1h1kv1d4:9:k5:lse:scale=0.3",
         "na:fwd:f32:b1h1kv1d8:20:k5:qgrid=5",

@@ -13,11 +13,11 @@ from nearfield.tools import CommandError
 def writable(path: str | os.PathLike) -> None:
     """Raises a CommandError unless a file can be written there; writes nothing."""
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):  # not Path's, which raise where a name is too long
         raise CommandError(f"cannot write {path}: it is a folder")
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise CommandError(f"cannot write {path}: there is no folder {path.parent}")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
+    if not os.access(path if os.path.exists(path) else path.parent, os.W_OK):
         raise CommandError(f"cannot write {path}: not allowed")
 
 

@@ -120,7 +120,7 @@ def boolean(text: str) -> bool:
 def calls_of(args) -> tuple[list[str], list[str]]:
     """The calls that the arguments ask for, each with its direction, and remarks for the user."""
     check_numbers(args)
-    if ":" in args.compare or Path(args.compare).is_file():  # `--compare PROBLEM`: the word is no peer
+    if ":" in args.compare or os.path.isfile(args.compare):  # `--compare PROBLEM`: the word is no peer
         args.problems.insert(0, args.compare)
         args.compare = PEERS_ALONE
     if bool(args.problems) == bool(args.input_size):
@@ -175,10 +175,11 @@ def threads_there(threads: int) -> None:
 
 def named(word: str) -> list[str]:
     """A problem string as it is, or those of a file."""
-    if ":" in word and not Path(word).exists():
+    a_file = os.path.isfile(word)  # not Path's, which raises where a problem is too long for a file's name
+    if ":" in word and not a_file:
         text, suffix = split(word)
         return [canonical(text) + (f"@{suffix}" if suffix else "")]
-    if not Path(word).is_file():
+    if not a_file:
         raise CommandError(
             f"got {word!r}, expected a problem string such as na:fwd:f32:b1h8kv8d64:64x64:k7x7, "
             "or a file of them"
