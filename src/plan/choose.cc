@@ -33,10 +33,12 @@ std::optional<std::string> refusal_of(const Backend& b, const Problem& p, const 
          device_name(device) + (reason ? "; " + *reason : "");
 }
 
-std::string options_text(const PlanOptions& options) {
-  std::string text = "@" + options.backend + "/" + options.kernel;
-  if (options.query_tile) text += ",q" + tile_text(*options.query_tile, kMaxRank);
-  if (options.key_tile) text += ",kv" + tile_text(*options.key_tile, kMaxRank);
+// What is asked of a backend, as it stands behind a problem string.
+std::string suffix(std::string_view backend, const PlanOptions& options, int rank) {
+  std::string text = "@" + std::string(backend);
+  if (!options.kernel.empty()) text += "/" + options.kernel;
+  if (options.query_tile) text += ",q" + tile_text(*options.query_tile, rank);
+  if (options.key_tile) text += ",kv" + tile_text(*options.key_tile, rank);
   return text;
 }
 
@@ -126,8 +128,9 @@ Choice choose(std::span<const Backend* const> table, const Problem& p, const Pla
   const PlanOptions options = resolved(asked);
   static std::mutex mutex;
   static std::unordered_map<std::string, Choice> cache;
-  const std::string call = to_string(p) + options_text(options) + (device == Device::kCpu ? "" : "#cuda");
-  const std::string key = options.tuner ? call + "#" + std::to_string(options.tuner->id()) : call;
+  const std::string problem = to_string(p), asked_for = suffix(options.backend, options, p.rank);
+  std::string key = problem + asked_for + (device == Device::kCpu ? "" : "#cuda");
+  if (options.tuner) key += "#" + std::to_string(options.tuner->id());
   {
     const std::lock_guard lock(mutex);
     const auto found = cache.find(key);
@@ -135,7 +138,11 @@ Choice choose(std::span<const Backend* const> table, const Problem& p, const Pla
   }
   const Choice choice = choose_uncached(table, p, options, device);
   static const bool log = verbose("dispatch");
-  if (log) log_row("dispatch", {call, choice.backend->name(), choice.plan->kernel});
+  if (log) {  // the call can be pasted into explain
+    const bool any = asked_for != "@";
+    log_row("dispatch", {any ? problem + suffix(choice.backend->name(), options, p.rank) : problem,
+                         choice.backend->name(), choice.plan->kernel});
+  }
   const std::lock_guard lock(mutex);
   static std::size_t cached_bytes = 0;
   std::size_t bytes = 512 + 2 * key.size() + 2 * sizeof(TileShape) * choice.plan->query_tiles.size();

@@ -56,7 +56,7 @@ void trace(const std::string& problem) {
   if (t.path.empty() || !t.written.insert(problem).second) return;
   const std::string line = name_of_problem(problem) + " " + problem + "\n";
   std::FILE* const file = std::fopen(t.path.c_str(), "a");
-  if (!file || std::fwrite(line.data(), 1, line.size(), file) != line.size()) {
+  if (!file || std::fwrite(line.data(), 1, line.size(), file) != line.size() || std::fflush(file) != 0) {
     std::fprintf(stderr,
                  "[nearfield] got NEARFIELD_TRACE=%s, expected a file that can be written; no trace\n",
                  t.path.c_str());

@@ -262,7 +262,7 @@ def test_log_trace_and_tuner_of_the_environment(tmp_path, capsys):
     by = {topic: [r[2:] for r in rows if r[1] == topic] for topic in ("dispatch", "exec", "check")}
     forward, backward = PROBLEM + ":lse", PROBLEM.replace("fwd", "bwd") + ":str=do~0,0,0,0,0"  # of sum()
     dense = "att:fwd:f32:b1h2kv2d8:6,6:lse"
-    assert [r[0].partition("@")[0] for r in by["dispatch"]] == [forward, backward, dense]  # plans are kept
+    assert [r[0] for r in by["dispatch"]] == [forward, backward, dense]  # plans are kept
     assert [r[0] for r in by["exec"]] == [forward, backward] * 2 + [dense]
     assert by["exec"][0][1] == "cpu" and by["exec"][0][2].startswith("m16") and float(by["exec"][0][4]) > 0
     assert by["check"] == [
@@ -279,6 +279,21 @@ def test_log_trace_and_tuner_of_the_environment(tmp_path, capsys):
     assert [json.loads(x)["problem"] for x in capsys.readouterr().out.splitlines()] == [
         running.dense(p) for p in problems
     ]
+
+
+def test_the_log_of_what_is_forced_can_be_explained(capsys):
+    program = "import torch, nearfield as nf\nx = torch.zeros(1, 9, 6, 1, 8)\n"
+    program += "nf.na2d(x, x, x, 3, q_tile_shape=(2, 4))\nnf.na2d(x, x, x, 3, backend='cpu')\n"
+    more = {"NEARFIELD_VERBOSE": "dispatch", "NEARFIELD_TRACE": "/dev/full"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, **more}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.reader(x for x in done.stderr.splitlines() if x.startswith("nearfield,dispatch")))
+    assert [r[2].partition("@")[2] for r in rows] == ["cpu,q2x4", "cpu"]
+    for row in rows:
+        assert cli.main(["explain", row[2]]) == 0
+    assert done.stderr.count("got NEARFIELD_TRACE=/dev/full, expected a file that can be written") == 1
 
 
 @pytest.mark.parametrize(
