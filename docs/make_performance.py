@@ -10,7 +10,6 @@ again and compare.
 from __future__ import annotations
 
 import re
-import statistics
 from pathlib import Path
 from typing import NamedTuple
 
@@ -195,38 +194,12 @@ def machine(path: Path) -> str:
     return f"{' '.join(words)}, {year}-{month}-{day}"
 
 
-def general_over_chosen(path: Path) -> dict[str, list[float]]:
-    """way -> time of the general kernel over that of the tuned one that is chosen, per problem."""
-    (head, *rows), *_ = tables(path)
-    ratios = {way: [] for way in WAYS}
-    for row in rows:
-        of = {name.split()[0]: cell.split()[0] for name, cell in zip(head, row, strict=True) if cell}
-        if of["chosen"] != "general":
-            ratios[of["problem"].strip("`").split(":")[1]].append(
-                float(of["general"]) / float(of[of["chosen"]])
-            )
-    return ratios
-
-
 def features() -> list[str]:
     lines = [
         "## What features cost",
         "",
-        "Bias and dropout run in the general kernel. First its price: its time over that of the tuned kernel "
-        "that is chosen for the same problem without them, measured on one thread.",
-        "",
-        "| | | least | median | most |",
-        "|---|---|---|---|---|",
-    ]
-    for path in sources("predictions"):
-        for way, ratios in general_over_chosen(path).items():
-            cells = (f"{r:.2f}" for r in (min(ratios), statistics.median(ratios), max(ratios)))
-            link = f"[{len(ratios)} problems](../bench/results/{path.name})"
-            lines.append(f"| {link} | {WAYS[way]} | {' | '.join(cells)} |")
-    lines += [
-        "",
-        "Then that of the feature in it: time with the feature over time without, both in the general kernel "
-        "(these were measured before there were others). The whole price is the product.",
+        "Time over that of the same call without the feature: bias and dropout run in the general kernel, "
+        "calls without them mostly in a tuned one.",
         "",
     ]
     for path in sources("features"):
