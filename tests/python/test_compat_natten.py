@@ -98,6 +98,18 @@ def test_switches_of_older_releases():
         context.no_such_switch  # noqa: B018
 
 
+def test_modules_take_none_for_defaults():
+    from nearfield.compat.natten import NeighborhoodAttention1D
+
+    plain = repr(NeighborhoodAttention1D(16, 2, 3))
+    assert repr(NeighborhoodAttention1D(16, 2, 3, None, None, None)) == plain
+    assert repr(NeighborhoodAttention1D(16, 2, 3, stride=None, dilation=None, is_causal=None)) == plain
+    assert repr(NeighborhoodAttention1D(16, 2, 3, 2, None, True)) == repr(
+        NeighborhoodAttention1D(16, 2, 3, stride=2, is_causal=True)
+    )
+    assert repr(NeighborhoodAttention1D(16, 2, 3, None, (2,))) != plain
+
+
 def test_modules_take_the_older_arguments():
     """(dim, num_heads, kernel_size, dilation, is_causal, rel_pos_bias, ...), and dim by name."""
     torch.manual_seed(0)

@@ -4,7 +4,8 @@
 
 They are nearfield's, and take the arguments of 0.17 too: `dim` for embed_dim, and the order (dim, num_heads,
 kernel_size, dilation, is_causal, rel_pos_bias, qkv_bias, qk_scale, attn_drop, proj_drop), known by a bool in
-the fifth place, where dilation stands today. Of 0.14 and 0.15, which had `bias` there, by keyword only.
+the fifth place, where dilation stands today. Of 0.14 and 0.15, which had `bias` there, by keyword only. None
+for stride, dilation or is_causal is the default, as it is there.
 """
 
 from ... import modules
@@ -30,6 +31,9 @@ _OLDER = (
 )
 
 
+_DEFAULTS = {"stride": (3, 1), "dilation": (4, 1), "is_causal": (5, False)}  # place, what None stands for
+
+
 def _is_causal(value) -> bool:
     entries = value if isinstance(value, (tuple, list)) else (value,)
     return len(entries) > 0 and all(isinstance(x, bool) for x in entries)
@@ -45,6 +49,12 @@ class _Older:
             for name in older.keys() & kwargs.keys():
                 raise TypeError(f"[{type(self).__name__}] got {name} twice, expected it once")
             args, kwargs = (), {**older, **kwargs}
+        args = list(args)
+        for name, (place, default) in _DEFAULTS.items():
+            if len(args) > place and args[place] is None:
+                args[place] = default
+            if kwargs.get(name, default) is None:
+                kwargs[name] = default
         super().__init__(*args, **kwargs)
 
 
