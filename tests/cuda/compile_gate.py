@@ -4,16 +4,18 @@
 
 Builds the kernels of src/cuda as they are shipped, or for other GPUs (--gpus 100,120), in build/cuda-* (with
 ccache, what another build has compiled comes from there), and reads what ptxas says: no kernel may spill,
-have a stack or take more registers than budget.txt allows, no file may grow by more than a tenth, and
-nothing may be warned of. --write makes what there is the budget.
+have a stack or take more registers than budget.txt allows, no kernel's code may grow by more than a tenth,
+and nothing may be warned of. --write makes what there is the budget.
 
-Lines of budget.txt: `ARCH KERNEL REGISTERS` and `FILE bytes BYTES` (of an object as shipped).
+Lines of budget.txt: `ARCH KERNEL REGISTERS BYTES`, bytes of its machine code.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import re
+import struct
 import subprocess
 import sys
 import time
@@ -64,6 +66,47 @@ def kernels_of(log: str) -> dict[tuple[str, str], tuple[int, int, int]]:
     return found
 
 
+def code_of(folder: Path) -> dict[tuple[str, str], int]:
+    """(architecture, kernel) -> bytes of machine code, from the sections of the cubins in the objects."""
+    found = {}
+    for file in folder.rglob("*.cu.o"):
+        for cubin in cubins(file.read_bytes()):
+            (table,) = struct.unpack_from("<Q", cubin, 40)
+            flags, _, _, _, step, count, names = struct.unpack_from("<I6H", cubin, 48)
+            sections = [struct.unpack_from("<IIQQQQ", cubin, table + i * step) for i in range(count)]
+            for section in sections:
+                begin = sections[names][4] + section[0]
+                name = cubin[begin : cubin.index(b"\0", begin)].decode()
+                if name.startswith(".text."):
+                    found[f"sm_{flags >> 8 & 0xFF}", demangled(name.removeprefix(".text."))] = section[5]
+    return found
+
+
+def cubins(data: bytes):
+    """The ELF files in an object of nvcc, which compresses them with zstd, the library that dpkg uses."""
+    try:
+        zstd = ctypes.CDLL("libzstd.so.1")
+    except OSError as error:
+        sys.exit(f"FAILED: no libzstd ({error}), without which the code of a kernel is not found; Debian: libzstd1")
+    zstd.ZSTD_decompress.argtypes = (ctypes.c_char_p, ctypes.c_size_t) * 2
+    for name in ("ZSTD_getFrameContentSize", "ZSTD_findFrameCompressedSize", "ZSTD_decompress"):
+        getattr(zstd, name).restype = ctypes.c_size_t
+    for name in ("ZSTD_getFrameContentSize", "ZSTD_findFrameCompressedSize"):
+        getattr(zstd, name).argtypes = (ctypes.c_char_p, ctypes.c_size_t)
+    magic = bytes.fromhex("28b52ffd")
+    at = data.find(magic)
+    while at >= 0:
+        frame = data[at:]
+        size = zstd.ZSTD_getFrameContentSize(frame, len(frame))
+        taken = zstd.ZSTD_findFrameCompressedSize(frame, len(frame))
+        if size > 1 << 30 or taken > len(frame):  # an error code: these four bytes were no frame
+            size, taken = 0, len(magic)
+        whole = ctypes.create_string_buffer(max(size, 1))
+        if size and zstd.ZSTD_decompress(whole, size, frame, taken) == size and whole.raw[:4] == b"\x7fELF":
+            yield whole.raw
+        at = data.find(magic, at + taken)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--gpus", default="", help="instead of those that are shipped: 100,120")
@@ -71,36 +114,34 @@ def main() -> int:
     arguments = parser.parse_args()
     begin = time.monotonic()
     log, folder = build([gpu for gpu in arguments.gpus.split(",") if gpu])
-    kernels = kernels_of(log)
-    sizes = {}
-    if not arguments.gpus:
-        sizes = {file.name.removesuffix(".o"): file.stat().st_size for file in sorted(folder.rglob("*.cu.o"))}
+    kernels, code = kernels_of(log), code_of(folder)
     if arguments.write:
         measured = {arch for arch, _ in kernels}
-        kept = [
-            line
-            for line in BUDGET.read_text().splitlines()
-            if line.split(" ")[0] not in measured and not (sizes and " bytes " in line)
-        ]
-        new = [f"{arch} {kernel} {used[0]}" for (arch, kernel), used in sorted(kernels.items())]
-        new += [f"{name} bytes {size}" for name, size in sizes.items()]
+        kept = [x for x in BUDGET.read_text().splitlines() if x.split(" ")[0] not in measured]
+        new = [f"{arch} {name} {kernels[arch, name][0]} {code[arch, name]}" for arch, name in kernels]
         BUDGET.write_text("\n".join(sorted(kept + new)) + "\n")
-    budget = dict(line.rsplit(" ", 1) for line in BUDGET.read_text().splitlines() if line)
+    lines = (line.split(" ") for line in BUDGET.read_text().splitlines())
+    budget = {(arch, name): (int(registers), int(size)) for arch, name, registers, size in lines}
     wrong = [line for line in log.splitlines() if "warning" in line.lower()]
     for (arch, kernel), (registers, stack, spilled) in sorted(kernels.items()):
-        print(f"{arch} {kernel}: {registers} registers, {stack} bytes of stack, {spilled} bytes spilled")
-        allowed = budget.get(f"{arch} {kernel}")
+        size = code.get((arch, kernel), 0)
+        print(
+            f"{arch} {kernel}: {registers} registers, {stack} bytes of stack, {spilled} bytes spilled, "
+            f"{size} bytes of code"
+        )
         if stack or spilled:
             wrong.append(f"{arch} {kernel}: {stack} bytes of stack, {spilled} bytes spilled, expected none")
-        if allowed is None:
+        if not size:
+            wrong.append(f"{arch} {kernel}: its code was not found in the objects")
+        if (arch, kernel) not in budget:
             wrong.append(f"{arch} {kernel} is not in {BUDGET.name}; add it with --write")
-        elif registers > int(allowed):
+            continue
+        allowed, bytes_allowed = budget[arch, kernel]
+        if registers > allowed:
             wrong.append(f"{arch} {kernel}: {registers} registers, expected at most {allowed}")
-    for name, size in sizes.items():
-        print(f"{name}: {size} bytes")
-        if size > 1.1 * int(budget.get(f"{name} bytes", 0)):
+        if size > 1.1 * bytes_allowed:
             wrong.append(
-                f"{name}: {size} bytes, expected at most a tenth more than {budget.get(f'{name} bytes')}"
+                f"{arch} {kernel}: {size} bytes of code, expected at most a tenth more than {bytes_allowed}"
             )
     if not kernels:
         wrong.append("ptxas said nothing of any kernel")

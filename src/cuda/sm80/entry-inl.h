@@ -9,8 +9,15 @@
 
 namespace nearfield::sm80 {
 
+// On sm_120 shared memory holds two blocks of an SM at most: registers saved for more of them would be spilled.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
+#define NF_LAUNCH_BOUNDS(threads) __launch_bounds__(threads, 1)
+#else
+#define NF_LAUNCH_BOUNDS(threads) __launch_bounds__(threads)
+#endif
+
 template <class B, class S>
-__global__ void __launch_bounds__(S::kThreads) kernel(const __grid_constant__ Arguments args) {
+__global__ void NF_LAUNCH_BOUNDS(S::kThreads) kernel(const __grid_constant__ Arguments args) {
   extern __shared__ __align__(128) char shared[];
   ptx::Block block{shared, static_cast<int>(threadIdx.x) / ptx::kLanes};
   B::template run<S>(block, args);
