@@ -20,8 +20,30 @@ from . import _core
 
 _NAMESPACE = "nearfield"
 torch.ops.load_library(str(Path(__file__).parent / "libnearfield_torch.so"))
-forward = torch.ops.nearfield.forward.default
-backward = torch.ops.nearfield.backward.default
+
+
+def _callable(op):
+    """The operator as Python calls it. Since PyTorch 2.15 whatever an operator throws is a RuntimeError: the
+    core's refusals become ValueErrors again, a lack of memory a MemoryError."""
+
+    def call(*args):
+        if torch.compiler.is_compiling():
+            return op(*args)
+        try:
+            return op(*args)
+        except RuntimeError as error:
+            text = str(error)
+            if text.startswith("[") and ", expected " in text:
+                raise ValueError(text) from None
+            if text == "std::bad_alloc":
+                raise MemoryError("nearfield: an operator ran out of memory") from None
+            raise
+
+    return call
+
+
+forward = _callable(torch.ops.nearfield.forward.default)
+backward = _callable(torch.ops.nearfield.backward.default)
 
 BACKENDS = {name: i + 1 for i, name in enumerate(_core.info()["backends"])}
 

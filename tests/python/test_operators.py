@@ -28,10 +28,10 @@ def _backward_arguments():
 
 
 def test_schema_is_functional_and_names_its_results():
-    for op in (_ops.forward, _ops.backward):
+    for op in (torch.ops.nearfield.forward.default, torch.ops.nearfield.backward.default):
         schema = op._schema
         assert not schema.is_mutable and not any("str" in str(a.type) for a in schema.arguments)
-    assert [r.name for r in _ops.forward._schema.returns] == ["out", "lse"]
+    assert [r.name for r in torch.ops.nearfield.forward.default._schema.returns] == ["out", "lse"]
 
 
 @pytest.mark.parametrize(
@@ -168,3 +168,22 @@ def test_a_meta_tensor_among_real_ones_is_refused():
         _ops.backward(arguments[0].to("meta"), *arguments[1:], *config)
     with pytest.raises(ValueError, match="expected one device"):
         _ops.forward(*tensors, *config._replace(seed=torch.zeros(1, device="meta")))
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("[na1d] got kernel_size 6, expected at most 5", ValueError),
+        ("std::bad_alloc", MemoryError),
+        ("[run] na:fwd: out of memory (2)", RuntimeError),
+    ],
+)
+def test_refusals_are_value_errors_also_where_pytorch_makes_runtime_errors_of_all(text, expected):
+    """As PyTorch 2.15 does, whatever an operator throws."""
+
+    def throws(*arguments):
+        raise RuntimeError(text)
+
+    with pytest.raises(Exception) as caught:
+        _ops._callable(throws)(1, 2)
+    assert type(caught.value) is expected and (expected is MemoryError or str(caught.value) == text)
