@@ -18,15 +18,13 @@ _DEFAULTS = {
 
 
 def ignored(op: str, rank: int, given: dict) -> list[str]:
-    """`NAME=VALUE` of the performance arguments that are given, and that no backend of this build has a use
-    for.
+    """`NAME=VALUE` of the performance arguments that are given and that no backend of this build has a use for.
     Raises as the operations do where one is malformed or unknown."""
     for name in given:
         if name not in _DEFAULTS:
             raise ValueError(
                 f"[{op}] got {name!r}, expected performance arguments: {', '.join(_DEFAULTS)}; backend and "
-                "tiles "
-                "stand behind the problem, `@cpu,q4x4`"
+                "tiles stand behind the problem, `@cpu,q4x4`"
             )
     arguments.check_hints(op, rank, {**_DEFAULTS, **given})
     return [f"{name}={value!r}" for name, value in given.items() if value != _DEFAULTS[name]]

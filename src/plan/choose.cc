@@ -178,7 +178,7 @@ std::vector<Answer> answers(std::span<const Backend* const> table, const Problem
 std::string explain(std::span<const Backend* const> table, const Problem& p, const PlanOptions& options,
                     Device device) {
   char text[160];
-  std::snprintf(text, sizeof text, "\n  %.4g visible pairs per head, %.4g useful FLOPs, 1 / %.4g of dense\n",
+  std::snprintf(text, sizeof text, "\n  %.4g visible pairs per head, %.4g useful FLOP, 1 / %.4g of dense\n",
                 visible_pairs(p), useful_flops(p), sparsity(p));
   std::string all = to_string(p) + text;
   for (const Answer& a : answers(table, p, options, device)) {

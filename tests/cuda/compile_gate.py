@@ -87,7 +87,9 @@ def cubins(data: bytes):
     try:
         zstd = ctypes.CDLL("libzstd.so.1")
     except OSError as error:
-        sys.exit(f"FAILED: no libzstd ({error}), without which the code of a kernel is not found; Debian: libzstd1")
+        sys.exit(
+            f"FAILED: no libzstd ({error}), without which the code of a kernel is not found; Debian: libzstd1"
+        )
     zstd.ZSTD_decompress.argtypes = (ctypes.c_char_p, ctypes.c_size_t) * 2
     for name in ("ZSTD_getFrameContentSize", "ZSTD_findFrameCompressedSize", "ZSTD_decompress"):
         getattr(zstd, name).restype = ctypes.c_size_t

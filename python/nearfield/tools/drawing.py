@@ -181,7 +181,6 @@ class needs_matplotlib:
         if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("matplotlib"):
             raise CommandError(
                 "needs the package matplotlib for this; pip install 'nearfield[plot]', or in the source "
-                "folder "
-                "pip install '.[plot]'; SVG and text need nothing"
+                "folder pip install '.[plot]'; SVG and text need nothing"
             ) from error
         return False

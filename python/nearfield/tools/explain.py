@@ -15,9 +15,8 @@ def add_parser(commands) -> None:
         "explain",
         help="which backend and kernel a problem would run on, and why not the others",
         description="The dry run: every backend with its reason to refuse, or its kernel, tiles, waste "
-        "(computed "
-        "over useful pairs), scratch memory and predicted time; and the performance arguments without "
-        "effect.",
+        "(computed over useful pairs), scratch memory and predicted time; and the performance arguments "
+        "without effect.",
     )
     parser.add_argument(
         "problems", nargs="+", metavar="PROBLEM", help="PROBLEM[@BACKEND[/KERNEL][,qTILE[,kvTILE]]]"

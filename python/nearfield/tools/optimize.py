@@ -17,10 +17,8 @@ def add_parser(commands) -> None:
         "optimize",
         help="search the fastest kernel of a problem and write a tuner file",
         description="Times every kernel and tile that could run a problem, in turns, and writes what is "
-        "best to a "
-        "file that later calls read: NEARFIELD_TUNER=FILE, or nearfield.tuner_file(FILE) in Python. What "
-        "the file "
-        "has on other problems stays.",
+        "best to a file that later calls read: NEARFIELD_TUNER=FILE, or nearfield.tuner_file(FILE) in "
+        "Python. What the file has on other problems stays.",
     )
     parser.add_argument("problems", nargs="+", metavar="PROBLEM|FILE", help="a file: of NEARFIELD_TRACE, say")
     parser.add_argument(

@@ -30,8 +30,7 @@ def add_parser(commands, run) -> None:
         "profile",
         help="time problems, with error, memory and what else computes them",
         description="Times a problem, given as strings, as a file (bench/problems, or what NEARFIELD_TRACE "
-        "wrote), or "
-        "by the flags of NATTEN's profiler, and says how far it is from this machine's limit.",
+        "wrote), or by the flags of NATTEN's profiler, and says how far it is from this machine's limit.",
     )
     parser.add_argument(
         "problems", nargs="*", metavar="PROBLEM|FILE", help="PROBLEM[@BACKEND[/KERNEL][,qTILE]]"
@@ -88,8 +87,7 @@ def add_parser(commands, run) -> None:
         default="",
         metavar="PEERS",
         help=f"beside {', '.join(PEERS)} in the same run: dense SDPA, SDPA with the window as a mask, "
-        "compiled "
-        "FlexAttention (without names: sdpa,flex)",
+        "compiled FlexAttention (without names: sdpa,flex)",
     )
     how.add_argument(
         "--no-error", dest="error", action="store_false", help="no comparison with the reference"

@@ -38,10 +38,8 @@ def add_parser(commands) -> None:
         "show",
         help="draw windows, masks, tiles and shard plans",
         description="Draws a problem, as text or into an SVG or PNG file: a query's window on the token "
-        "layout, the "
-        "mask of all queries and keys, the tiles that a kernel skips, masks and takes whole, or who holds "
-        "and "
-        "fetches which tokens on a mesh of ranks.",
+        "layout, the mask of all queries and keys, the tiles that a kernel skips, masks and takes whole, "
+        "or who holds and fetches which tokens on a mesh of ranks.",
     )
     parser.add_argument("problem", metavar="PROBLEM", help="PROBLEM[@BACKEND[/KERNEL][,qTILE,kvTILE]]")
     parser.add_argument(
@@ -49,8 +47,7 @@ def add_parser(commands) -> None:
         choices=PICTURES,
         default="window",
         help="window: of one query; mask: queries by keys; tiles: query tiles by key tiles; tile: one "
-        "query tile "
-        "on the layout; shards: a mesh of ranks (default: window)",
+        "query tile on the layout; shards: a mesh of ranks (default: window)",
     )
     parser.add_argument(
         "-q", "--query", type=int, nargs="+", metavar="N", help="the query (default: the middle)"

@@ -31,8 +31,8 @@ def add_parser(commands) -> None:
         "simulate",
         help="find a window, strides and tiles for a wanted receptive field",
         description="Sweeps windows, strides and tiles by the library's own geometry and planner, without "
-        "running "
-        "anything, and recommends the fastest that gives every query the wanted field within the budget.",
+        "running anything, and recommends the fastest that gives every query the wanted field within the "
+        "budget.",
     )
     parser.add_argument(
         "-i", "--input-size", type=int, nargs="+", required=True, metavar="N", help="token layout"
@@ -303,9 +303,8 @@ def show(ordered: list[Point], best: Point | None, args) -> None:
     title = f"{len(ordered)} combinations" + (f", {more} not shown (--max-configs 0)" if more else "")
     tables.show(
         tables.table(title, columns, rows, keys=3),
-        "* recommended; - not the whole field. field: what the worst placed query sees; of dense: pairs of "
-        "dense "
-        "attention over computed ones",
+        "* recommended; - not the whole field. field: what the worst placed query sees; of dense: pairs "
+        "of dense attention over computed ones",
     )
     if best is None:
         fits = "the budget has room for" if any(p.enough for p in ordered) else "the sweep has"

@@ -10,7 +10,7 @@ shapes, splits and schedules are hints that nothing depends on. Two of its resul
 0.0 rather than the default, and everything is deterministic.
 """
 
-from . import token_permute, utils
+from . import token_permute, utils, varlen
 from ._environment import (
     HAS_LIBNATTEN,
     has_bfloat,
@@ -145,4 +145,5 @@ __all__ = [
     "use_tf32_in_gemm_na",
     "use_tiled_na",
     "utils",
+    "varlen",
 ]
