@@ -18,7 +18,7 @@ _DEFAULTS = {
 
 
 def ignored(op: str, rank: int, given: dict) -> list[str]:
-    """`NAME=VALUE` of the performance arguments that are given and that no backend of this build has a use for.
+    """`NAME=VALUE` of the performance arguments given that no backend of this build has a use for.
     Raises as the operations do where one is malformed or unknown."""
     for name in given:
         if name not in _DEFAULTS:
