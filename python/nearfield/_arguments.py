@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import numbers
 
 import torch
@@ -12,6 +13,18 @@ from . import _ops
 
 _any_autocast = torch._C._is_any_autocast_enabled
 _TILE_HINT = "one whole number per axis"
+
+
+@contextlib.contextmanager
+def in_name_of(op: str, function: str, **names: str):
+    """What `function` refuses in here is said in the name of `op`, and of its arguments: theirs="ours"."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        text = str(error).replace(f"[{function}]", f"[{op}]", 1)
+        for theirs, ours in names.items():
+            text = text.replace(theirs, ours)
+        raise type(error)(text) from None
 
 
 def check_tensor(op: str, name: str, tensor, optional: bool = False) -> None:

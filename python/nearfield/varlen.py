@@ -171,7 +171,5 @@ def _numbers(device: torch.device, dtype: torch.dtype, shape: tuple):
 
 def _check(op: str, function: str, tensors, axes, grids) -> None:
     """The rules of `function`, without data; its errors in our name."""
-    try:
+    with arguments.in_name_of(op, function):
         _core.check(tensors, None, 0.0, _core.FUNCTIONS.index(function), 0, 0, axes, (), grids)
-    except ValueError as error:
-        raise ValueError(str(error).replace(f"[{function}]", f"[{op}]", 1)) from None

@@ -10,6 +10,7 @@ has a reason right above it: `<!-- not run: REASON -->`.
 
 import contextlib
 import importlib
+import inspect
 import io
 import re
 import sys
@@ -20,6 +21,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import nearfield
 from nearfield import _core
 
 ROOT = Path(__file__).parents[2]
@@ -89,6 +91,20 @@ def test_links_lead_somewhere(page):
             titles = re.findall(r"^#+ (.*)$", linked.read_text(), re.MULTILINE)
             anchors = {re.sub(r"[^\w\- ]", "", t.lower()).replace(" ", "-") for t in titles}
             assert heading in anchors, f"{page.name} links to {target}; there are {sorted(anchors)}"
+
+
+def test_signatures_are_those_of_the_functions():
+    """Dots stand for arguments that are left out."""
+    text = (ROOT / "docs" / "operations.md").read_text()
+    found = re.findall(r"^    (\w+)(\((?:query|outputs), (?:.|\n {5,})*?\))$", text, re.MULTILINE)
+    assert len(found) == 6
+    for name, arguments in found:
+        scope = {}
+        exec(f"def said{arguments.replace('..., ', '')}: pass", scope)
+        said = inspect.signature(scope["said"]).parameters
+        real = inspect.signature(getattr(nearfield, name)).parameters
+        assert [p for n, p in real.items() if n in said] == list(said.values()), name
+        assert len(said) == len(real) or "..." in arguments, name
 
 
 def test_the_index_links_every_page():

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 
+from .. import _arguments as arguments
 from .. import _core
 from .._shard_call import BACKENDS, GlobalCall
 from . import _boxes as boxes
@@ -90,10 +91,8 @@ def _check_whole(op: str, call: GlobalCall, tables, query_layout, layout) -> str
         if name in _TENSORS[:3]:
             shape = (shape[0], *(query_layout if name == "query" else layout), *shape[-2:])
         described.append((dtype, device, 0, tuple(shape)))
-    try:
+    with arguments.in_name_of(op, call.op):
         problem = call.check(described)
-    except ValueError as error:
-        raise ValueError(str(error).replace(f"[{call.op}]", f"[{op}]", 1)) from None
     if call.backend:  # else the table has one for every problem
         name = next(name for name, number in BACKENDS.items() if number == call.backend)
         refusal = _core.plan(f"{problem}@{name}", tables[0][1]["query"][1])[0].get("refusal")

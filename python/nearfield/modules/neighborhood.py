@@ -95,7 +95,8 @@ class _NeighborhoodAttention(nn.Module):
         pairs = zip(self.kernel_size, self.dilation, strict=True)
         layout = [min(max(k * d, 1), most) for k, d in pairs]
         x = torch.empty(1, *layout, 1, 1, device="meta")
-        _FUNCTIONS[self.na_dim - 1](x, x, x, self.kernel_size, self.stride, self.dilation, self.is_causal)
+        with arguments.in_name_of(self._name, f"na{self.na_dim}d"):
+            _FUNCTIONS[self.na_dim - 1](x, x, x, self.kernel_size, self.stride, self.dilation, self.is_causal)
 
     def reset_parameters(self) -> None:
         """Fresh weights: torch's for the projections, a truncated normal (0.02) for the bias table."""
@@ -203,8 +204,8 @@ class NeighborhoodAttention1D(_NeighborhoodAttention):
         device, dtype: of the parameters.
 
     Raises:
-        ValueError, TypeError: `[NeighborhoodAttention1D] got X, expected Y; hint`; from the operation, with
-        its name, where the window does not fit its stride or, in forward, the layout.
+        ValueError, TypeError: `[NeighborhoodAttention1D] got X, expected Y; hint`; in forward from the
+        operation, with its name, where the window does not fit the layout.
     """
 
     na_dim = 1

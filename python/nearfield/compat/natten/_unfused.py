@@ -24,10 +24,8 @@ def _problem(op: str, rank: int, dtype: str, device: str, sizes: tuple, axes: tu
     """The name of the neighborhood attention with these windows; raises what it would raise."""
     heads, *layout, dim = sizes
     tensor = (dtype, device, 0, (1, *layout, heads, dim))
-    try:
+    with arguments.in_name_of(op, f"na{rank}d"):
         return _core.check([tensor] * 3 + [None] * 5, None, 0.0, rank - 1, 0, 0, axes, (), ())
-    except ValueError as error:
-        raise ValueError(str(error).replace(f"[na{rank}d]", f"[{op}]", 1)) from None
 
 
 def _window(op: str, rank: int, tensor, kernel_size, stride, dilation, is_causal) -> tuple[str, tuple]:

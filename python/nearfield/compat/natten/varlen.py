@@ -62,7 +62,7 @@ def configure_varlen(
     def each(given, all_alike):
         return [all_alike] * sequences if given is None else given
 
-    try:
+    with arguments.in_name_of(op, "generate_multi_dim_varlen_parameters", window_size="kernel_size"):
         return varlen.generate_multi_dim_varlen_parameters(
             token_layout_list,
             head_dim,
@@ -74,9 +74,6 @@ def configure_varlen(
             each(dilation_list, dilation),
             False if is_causal is None else is_causal,
         )
-    except (TypeError, ValueError) as error:
-        text = str(error).replace("[generate_multi_dim_varlen_parameters]", f"[{op}]", 1)
-        raise type(error)(text.replace("window_size", "kernel_size")) from None
 
 
 def neighborhood_attention_varlen(
