@@ -9,7 +9,7 @@ import pytest
 from commands import refused, run
 
 from nearfield import _core
-from nearfield.tools import cli, simulate, simulate_plot
+from nearfield.tools import cli, simulate_plot, simulate_sweep
 
 
 def test_simulate_recommends_the_cheapest_that_sees_enough(capsys, tmp_path):
@@ -39,10 +39,10 @@ def test_simulate_counts_whole_tiles_of_any_kernel(capsys):
 def test_simulate_plots_what_can_be_told_apart(tiles):
     words = ["-i", 8, 16, 24, "-f", 5, 5, 5, "-n", 1, "-d", 8, *(["--tiles", *tiles] if tiles else [])]
     args = cli._parser().parse_args(["simulate", *map(str, words)])
-    points = simulate.sweep(args)
+    points = simulate_sweep.sweep(args)
     assert len({p.stride for p in points}) > 20  # so the colour is how many queries share a window
     figure = simulate_plot.figure_of(
-        points, simulate.recommended(points, args), args, lambda p: simulate.cost(p, args), 125
+        points, simulate_sweep.recommended(points, args), args, lambda p: simulate_sweep.cost(p, args), 125
     )
     lines = [line for line in figure.axes[0].lines if len(line.get_xdata()) and line.get_ls() == "None"][:-1]
     looks = {(line.get_color(), line.get_marker()) for line in lines}
@@ -86,8 +86,10 @@ def test_simulate_counts_the_field_that_every_query_sees(causal):
             for k in range(1, extent // d + 1):
                 for s in range(1, k + 1):
                     text = f"na:fwd:f32:b1h1kv1d8:{extent}:k{k}:s{s}:d{d}:c{int(causal)}"
-                    assert simulate._field(text, 0, causal, False) == field(extent, k, s, d, causal), text
-                    assert causal or simulate._field(text, 0, causal, True) == k
+                    assert simulate_sweep.field_of(text, 0, causal, False) == field(
+                        extent, k, s, d, causal
+                    ), text
+                    assert causal or simulate_sweep.field_of(text, 0, causal, True) == k
 
 
 def test_simulate_gives_the_field_on_every_axis(capsys):
