@@ -22,6 +22,8 @@ COMMANDS = {
     "show-video.svg": "na:fwd:f32:b1h1kv1d8:4x8x12:k3x5x5:c100 -q 2 3 9",
     "show-tiles.svg": "na:fwd:f32:b1h1kv1d8:24x32:k17x21@cpu,q4x8,kv2x4 --of tiles",
     "show-tile.svg": "na:fwd:f32:b1h1kv1d8:24x32:k17x21@cpu,q4x8,kv2x4 --of tile -q 10 18",
+    "show-pooling.svg": "na:fwd:f32:b1h1kv1d8:12x18:k5x5:qgrid=4x6 -q 1 2",
+    "show-packed.svg": "na:fwd:f32:b1h1kv1d8:6x8+4x4:k3x5+4x4 --of mask",
     "show-shards.svg": "na:fwd:f32:b1h1kv1d8:16x24:k7x9 --of shards --mesh 2 2",
     "show-fetched.svg": "na:fwd:f32:b1h1kv1d8:16x24:k7x9 --of shards --mesh 2 2 --rank 1",
 }

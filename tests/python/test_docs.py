@@ -122,7 +122,9 @@ def script(name):
         sys.path.remove(str(ROOT / "docs"))
 
 
-@pytest.mark.parametrize("name", ["make_pictures", "axis_pictures", "make_performance", "show_pictures"])
+@pytest.mark.parametrize(
+    "name", ["make_pictures", "axis_pictures", "make_performance", "show_pictures", "stage_pictures"]
+)
 def test_pictures_are_up_to_date(name):
     images = ROOT / "docs" / "images"
     for picture, draw in script(name).PICTURES.items():

@@ -98,7 +98,8 @@ def window(layout: Geometry, suffix, query, mesh, cut, rank) -> Drawing:
     seen = product([layout.row(a, q[a]) for a in range(len(q))])
     marks = dict.fromkeys(marked(seen), "#")
     same_layout = layout.queries == layout.keys
-    notes = [f"query {' '.join(map(str, q))} sees {int(seen.sum())} keys", *layout.notes()]
+    among = "" if same_layout else f" of a layout of {tables.tile(layout.queries)}"
+    notes = [f"query {' '.join(map(str, q))}{among} sees {int(seen.sum())} keys", *layout.notes()]
     if same_layout and layout.fields["operation"] == "na":
         alike = product([layout.alike(a, q[a]) for a in range(len(q))])
         shared = [t for t in marked(alike) if t != q]
