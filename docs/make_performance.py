@@ -257,8 +257,9 @@ INTRODUCTION = """\
 How fast problems are that people have, beside everything else that computes them on the same machine, in
 the same run, at its best settings: PyTorch's `scaled_dot_product_attention` (`sdpa`), for windows with the
 equivalent mask; compiled FlexAttention (`flex`); boxes of queries with gathered keys through SDPA
-(`tile-sdpa`); every query's keys gathered (`gather`, far behind and not in the pictures); OpenVINO and ONNX
-Runtime for dense problems.
+(`tile-sdpa`); every query's keys gathered (`gather`, far slower and not in the pictures); OpenVINO and ONNX
+Runtime for dense problems. `+mkl512`: with the AVX-512 path of MKL forced, which MKL does not take by itself
+on AMD. `b16`, `m32`, `s2`, ... in the last column are [the kernels](cpu-kernels.md) that ran here.
 
 *Of the peak*: useful operations, those that the semantics ask for and not what a kernel computes, per second,
 as a share of the multiply-adds that the machine makes at most, measured in the same run. What a kernel
@@ -266,7 +267,7 @@ computes for nothing counts as nothing.
 
     make bench                              all of it, an hour on two cores
     make bench ARGS="--quick --only c,d"    two problems
-    nearfield-bench PROBLEM                 one problem, by its string, without Python
+    build/bench/nearfield-bench PROBLEM     one problem, by its string, without Python, once `make bench` ran
 
 [The bench](../bench/README.md) says how times are taken, and what a row means. Small shares of the peak are
 those of small windows and few channels: to pack a key, and to exponentiate a score, costs the same for a

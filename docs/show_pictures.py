@@ -18,8 +18,9 @@ from make_pictures import write
 from nearfield.tools import cli
 
 COMMANDS = {
-    "show-window.svg": "na:fwd:f32:b1h1kv1d8:16x24:k7x7:d2x1:c10 -q 10 15",
+    "show-window.svg": "na:fwd:f32:b1h1kv1d8:16x24:k7x7:d2x1:c10 -q 12 15",
     "show-video.svg": "na:fwd:f32:b1h1kv1d8:4x8x12:k3x5x5:c100 -q 2 3 9",
+    "show-dilation.svg": "na:fwd:f32:b1h1kv1d8:16x24:k5x5:d3x3 -q 1 11",
     "show-tiles.svg": "na:fwd:f32:b1h1kv1d8:24x32:k17x21@cpu,q4x8,kv2x4 --of tiles",
     "show-tile.svg": "na:fwd:f32:b1h1kv1d8:24x32:k17x21@cpu,q4x8,kv2x4 --of tile -q 10 18",
     "show-pooling.svg": "na:fwd:f32:b1h1kv1d8:12x18:k5x5:qgrid=4x6 -q 1 2",
