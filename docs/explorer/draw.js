@@ -1,10 +1,8 @@
 // Copyright 2026 The nearfield authors.
 // SPDX-License-Identifier: Apache-2.0
 //
-// The two pictures of the page: the layout with what one token sees, and the attention matrix.
+// The picture of the layout with what one token sees, and what both pictures share.
 "use strict";
-
-const kMatrixTokens = 1024;  // the matrix of more is not drawn
 
 // Colours are those of explorer.css, light or dark.
 function colors(element) {
@@ -14,134 +12,134 @@ function colors(element) {
   );
 }
 
+const density = () => window.devicePixelRatio || 1;
+
+// An empty canvas of that size, to be drawn on in CSS pixels.
 function fit(canvas, width, height) {
-  const dense = window.devicePixelRatio || 1;
-  canvas.width = Math.ceil(width * dense);
-  canvas.height = Math.ceil(height * dense);
-  canvas.style.width = `${width}px`;
-  canvas.style.height = `${height}px`;
+  const dense = density(), pixels = [Math.ceil(width * dense), Math.ceil(height * dense)];
+  // Setting a size allocates the pixels anew, which a move of the query need not.
+  if (canvas.width !== pixels[0] || canvas.height !== pixels[1]) [canvas.width, canvas.height] = pixels;
+  if (canvas.style) [canvas.style.width, canvas.style.height] = [`${width}px`, `${height}px`];
   const context = canvas.getContext("2d");
-  context.scale(dense, dense);
+  context.setTransform(dense, 0, 0, dense, 0, 0);
+  context.clearRect(0, 0, width, height);
   return context;
 }
 
-// Where the cells of a layout lie: 3-D layouts are drawn slice by slice, side by side.
-function places(state, width) {
-  const [slices, rows, columns] = [...Array(3 - state.rank).fill(1), ...state.extent];
-  const gap = 18, title = slices > 1 ? 16 : 0;
-  const least = 6, most = state.rank === 1 ? 26 : 28;
-  let across = Math.min(slices, Math.max(1, Math.floor((width + gap) / (columns * (slices > 1 ? 11 : least) + gap))));
-  const cell = Math.max(3, Math.min(most, Math.floor((width + gap) / across - gap) / columns));
-  const size = Math.floor(cell * 2) / 2;
-  across = Math.min(slices, Math.max(1, Math.floor((width + gap) / (columns * size + gap))));
-  const at = (slice) => ({
-    left: (slice % across) * (columns * size + gap),
-    top: title + Math.floor(slice / across) * (rows * size + gap + title),
-  });
-  const height = Math.ceil(slices / across) * (rows * size + gap + title) - gap;
-  return {slices, rows, columns, size, at, width: across * (columns * size + gap) - gap, height, title};
+// keep(canvas, key, make): what make() gave for this key, made again only when the key is another.
+const kept = new WeakMap();
+function keep(canvas, key, make) {
+  const text = JSON.stringify(key);
+  if (kept.get(canvas)?.text !== text) kept.set(canvas, {text, value: make()});
+  return kept.get(canvas).value;
 }
 
+// The cells of a layout: {wide, high} of one, {width, height} of all, corner(token) and token(x, y), in CSS pixels.
+function places(state, width) {
+  return state.rank === 1 ? strip(state.extent[0], width) : slices(state, width);
+}
+
+// One axis is a strip of cells that are never lower than a finger or pointer needs; where they would be too
+// narrow for the page it goes on in further lines.
+function strip(n, width) {
+  const least = width < 400 ? 6 : 4, most = 26, gap = 18;
+  const lines = Math.ceil(n / Math.floor(width / least)), across = Math.ceil(n / lines);
+  const wide = Math.min(most, Math.floor(width / across)), high = Math.max(wide, 22), title = lines > 1 ? 16 : 0;
+  const top = (line) => title + line * (high + gap);
+  return {
+    wide, high, width: across * wide, height: top(lines - 1) + high,
+    titles: lines > 1 ? Array.from({length: lines}, (_, i) => [i * across, 0, top(i)]) : [],
+    corner: ([x]) => [(x % across) * wide, top(Math.floor(x / across))],
+    token(px, py) {
+      const line = Math.floor((py - title) / (high + gap)), x = Math.floor(px / wide), y = py - top(line);
+      const token = line * across + x;
+      return line >= 0 && y < high && x >= 0 && x < across && token < n ? [token] : null;
+    },
+  };
+}
+
+// Volumes lie slice by slice, side by side, in the largest cells with which all of them are seen at once.
+function slices(state, width) {
+  const [count, rows, columns] = [...Array(3 - state.rank).fill(1), ...state.extent];
+  const title = count > 1 ? 16 : 0, tall = width < 400 ? 600 : Math.min(width, 640), least = 3;
+  let size = 29, gap, across, height;
+  do {
+    --size;
+    gap = size < 12 ? 10 : 18;
+    across = Math.min(count, Math.floor((width + gap) / (columns * size + gap)));
+    height = Math.ceil(count / across) * (rows * size + gap + title) - gap;
+  } while (size > least && (across < 1 || height > tall));
+  across = Math.max(across, 1);
+  const at = (z) => [
+    (z % across) * (columns * size + gap), title + Math.floor(z / across) * (rows * size + gap + title),
+  ];
+  const lead = 3 - state.rank;
+  return {
+    wide: size, high: size, width: across * (columns * size + gap) - gap, height,
+    titles: title ? Array.from({length: count}, (_, z) => [z, ...at(z)]) : [],
+    corner(token) {
+      const [z, y, x] = [...Array(lead).fill(0), ...token], [left, top] = at(z);
+      return [left + x * size, top + y * size];
+    },
+    token(px, py) {
+      for (let z = 0; z < count; ++z) {
+        const [left, top] = at(z), x = Math.floor((px - left) / size), y = Math.floor((py - top) / size);
+        if (x >= 0 && x < columns && y >= 0 && y < rows) return [z, y, x].slice(lead);
+      }
+      return null;
+    },
+  };
+}
+
+// All tokens with one coordinate of each list, in raster order.
+function product(lists) {
+  let tokens = [[]];
+  for (const list of lists) tokens = tokens.flatMap((t) => list.map((x) => [...t, x]));
+  return tokens;
+}
+const count = (n) => Array.from({length: n}, (_, i) => i);
+
+// A mark that fills a share of a cell. Pixels are whole ones: small cells would blur.
+function mark(context, where, token, color, share) {
+  const [left, top] = where.corner(token);
+  const [wide, high] = [where.wide, where.high].map((n) => Math.max(1, Math.round((n - Math.max(1, n / 12)) * share)));
+  context.fillStyle = color;
+  context.fillRect(left + Math.floor((where.wide - wide) / 2), top + Math.floor((where.high - high) / 2), wide, high);
+}
+
+// Returns the places of the cells.
 function drawLayout(canvas, model, width) {
-  const {state} = model, where = places(state, width), color = colors(canvas);
+  const {state} = model, color = colors(canvas);
+  // Cells of which nothing is said yet: they stay while the query moves.
+  const {where, plain} = keep(canvas, [state.extent, width, color, density()], () => {
+    const where = places(state, width), plain = new OffscreenCanvas(1, 1);
+    const context = fit(plain, where.width, where.height + 1);
+    for (const token of product(state.extent.map(count))) mark(context, where, token, color.plain, 1);
+    context.fillStyle = color.line;
+    context.font = "12px sans-serif";
+    for (const [title, left, top] of where.titles) context.fillText(String(title), left, top - 4);
+    return {where, plain};
+  });
   const context = fit(canvas, where.width, where.height + 1);
-  const lead = Array(3 - state.rank).fill(0);
-  const seen = state.query.map((t, a) => new Set(model.tokensOf(a, t, state.show)));
-  const tile = state.query.map((t, a) => new Set(model.tileOf(state.show === "keys" ? 0 : 1, a, t)));
+  context.drawImage(plain, 0, 0, plain.width / density(), plain.height / density());
+  const seen = state.query.map((t, a) => model.tokensOf(a, t, state.show));
+  for (const token of product(seen)) mark(context, where, token, color.seen, 1);
   // Who has the same window, axis by axis: the same interval of the same dilation group.
   const alike = state.query.map((t, a) => {
     const mine = String(model.interval(a, t, state.show));
-    return new Set(Array.from({length: state.extent[a]}, (_, o) => o).filter((o) => String(model.interval(a, o, state.show)) === mine));
+    return count(state.extent[a]).filter((o) => String(model.interval(a, o, state.show)) === mine);
   });
-  const inset = Math.max(0.5, where.size / 24);
-  const square = (place, y, x, fill, border) => {
-    context.fillStyle = fill;
-    context.fillRect(place.left + x * where.size + border, place.top + y * where.size + border,
-                     where.size - 2 * border, where.size - 2 * border);
-  };
-  for (let z = 0; z < where.slices; ++z) {
-    const place = where.at(z);
-    if (where.title) {
-      context.fillStyle = color.line;
-      context.font = "12px sans-serif";
-      context.fillText(String(z), place.left, place.top - 4);
+  for (const token of product(alike))
+    if (String(token) !== String(state.query)) mark(context, where, token, color.shared, 0.4);
+  mark(context, where, state.query, color.query, where.wide < 9 ? 1 : 0.74);
+  if (state.view === "tiles") {
+    context.strokeStyle = color.query;
+    context.lineWidth = Math.max(1, where.wide / 14);
+    const inset = where.wide < 9 ? 0.5 : 1;
+    for (const token of product(state.query.map((t, a) => model.tileOf(state.show === "keys" ? 0 : 1, a, t)))) {
+      const [left, top] = where.corner(token);
+      context.strokeRect(left + inset, top + inset, where.wide - 2 * inset, where.high - 2 * inset);
     }
-    for (let y = 0; y < where.rows; ++y)
-      for (let x = 0; x < where.columns; ++x) {
-        const token = [z, y, x].slice(lead.length);
-        const isSeen = token.every((t, a) => seen[a].has(t));
-        square(place, y, x, isSeen ? color.seen : color.plain, inset);
-        if (token.every((t, a) => t === state.query[a])) square(place, y, x, color.query, where.size * 0.16);
-        else if (token.every((t, a) => alike[a].has(t))) square(place, y, x, color.shared, where.size * 0.32);
-        if (state.view === "tiles" && token.every((t, a) => tile[a].has(t))) {
-          context.strokeStyle = color.query;
-          context.lineWidth = Math.max(1, where.size / 14);
-          context.strokeRect(place.left + x * where.size + 1, place.top + y * where.size + 1, where.size - 2, where.size - 2);
-        }
-      }
   }
-  return (px, py) => {  // the token under a point, or null
-    for (let z = 0; z < where.slices; ++z) {
-      const place = where.at(z), x = Math.floor((px - place.left) / where.size), y = Math.floor((py - place.top) / where.size);
-      if (x >= 0 && x < where.columns && y >= 0 && y < where.rows) return [z, y, x].slice(lead.length);
-    }
-    return null;
-  };
-}
-
-function rgb(text) {
-  const n = parseInt(text.slice(1), 16);
-  return [n >> 16, (n >> 8) & 255, n & 255];
-}
-
-// Tokens in the order of rows or columns, and where tiles begin.
-function order(model, side) {
-  if (model.state.view === "tiles") {
-    const tiles = model.tiles(side);
-    return {tiles, tokens: tiles.flatMap((t) => t.tokens), owner: tiles.flatMap((t, i) => t.tokens.map(() => i))};
-  }
-  let tokens = [[]];
-  for (const n of model.state.extent) tokens = tokens.flatMap((t) => Array.from({length: n}, (_, x) => [...t, x]));
-  return {tiles: [], tokens, owner: []};
-}
-
-function drawMatrix(canvas, model, width) {
-  const {state} = model, n = model.tokens, color = colors(canvas);
-  if (n > kMatrixTokens) return null;
-  const rows = order(model, 0), columns = order(model, 1), tiled = state.view === "tiles";
-  const whole = Math.min(Math.floor((2 * width) / n) / 2, 16);  // half pixels, where there are so many
-  const size = whole >= 1 ? whole : width / n, side = n * size;
-  const context = fit(canvas, side, side);
-  const paint = Object.fromEntries(Object.entries(color).map(([name, text]) => [name, rgb(text)]));
-  const image = new ImageData(n, n);
-  const covers = tiled ? rows.tiles.map((q) => columns.tiles.map((k) => model.cover(q, k))) : null;
-  for (let i = 0; i < n; ++i)
-    for (let j = 0; j < n; ++j) {
-      const sees = rows.tokens[i].every((q, a) => model.sees(a, q, columns.tokens[j][a]));
-      const cover = tiled ? covers[rows.owner[i]][columns.owner[j]] : kCover.skip;
-      const name = cover === kCover.full ? "full" : sees ? "seen" : cover === kCover.partial ? "waste" : "plain";
-      image.data.set([...paint[name], 255], 4 * (i * n + j));
-    }
-  const small = new OffscreenCanvas(n, n);
-  small.getContext("2d").putImageData(image, 0, 0);
-  context.imageSmoothingEnabled = false;
-  context.drawImage(small, 0, 0, side, side);
-  if (tiled) {
-    context.strokeStyle = color.line;
-    context.lineWidth = 0.5;
-    context.globalAlpha = 0.55;
-    context.beginPath();
-    rows.owner.forEach((o, i) => i > 0 && o !== rows.owner[i - 1] && (context.moveTo(0, i * size), context.lineTo(side, i * size)));
-    columns.owner.forEach((o, i) => i > 0 && o !== columns.owner[i - 1] && (context.moveTo(i * size, 0), context.lineTo(i * size, side)));
-    context.stroke();
-    context.globalAlpha = 1;
-  }
-  // The row of the query, or the column of the key.
-  const list = state.show === "keys" ? rows : columns;
-  const mine = list.tokens.findIndex((t) => t.every((x, a) => x === state.query[a]));
-  context.strokeStyle = color.query;
-  context.lineWidth = 1.5;
-  if (state.show === "keys") context.strokeRect(0.75, mine * size, side - 1.5, size);
-  else context.strokeRect(mine * size, 0.75, size, side - 1.5);
-  return (px, py) => list.tokens[Math.floor((state.show === "keys" ? py : px) / size)] ?? null;
+  return where;
 }

@@ -21,16 +21,17 @@ class Model {
 
   constructor(geometry) {
     this.geometry = geometry;
+    this.version = 0;  // of the problem: what is made of it may be kept while this stays
   }
 
-  // A legal state as near as may be, and in words what had to change.
-  legal(wanted) {
+  // A legal state as near as may be, and in words what of `said`, the names somebody chose, had to change.
+  legal(wanted, said = Object.keys(kShort)) {
     const state = structuredClone(wanted), changes = [];
     const within = (name, a, low, high) => {
       const value = Number.isFinite(state[name][a]) ? Math.round(state[name][a]) : low;
       state[name][a] = Math.min(Math.max(value, low), high);
-      if (wanted[name][a] !== state[name][a] && name !== "query")
-        changes.push(`axis ${a}: ${name} ${wanted[name][a]} is ${state[name][a]} here`);
+      if (wanted[name][a] !== state[name][a] && name !== "query" && said.includes(name))
+        changes.push(`axis ${a}: ${kWords[name] ?? name} ${wanted[name][a]} is ${state[name][a]} here`);
     };
     for (let a = 0; a < state.rank; ++a) {
       within("extent", a, 1, kMaxExtent[state.rank]);
@@ -46,6 +47,11 @@ class Model {
 
   set(state) {
     this.state = state;
+    const {query, view, show, ...problem} = state, text = JSON.stringify(problem);
+    if (text === this.problem) return;
+    this.problem = text;
+    ++this.version;
+    this.known = null;
     const lead = kAxes - state.rank;
     for (let axis = 0; axis < kAxes; ++axis) {
       const a = axis - lead;
@@ -90,6 +96,9 @@ class Model {
     return this.state.extent.reduce((n, extent) => n * extent, 1);
   }
   counts() {
+    return (this.known ??= this.#counts());
+  }
+  #counts() {
     const g = this.geometry, pairs = g.visible_pairs(), all = this.tokens * this.tokens;
     return {
       pairs, all,

@@ -13,7 +13,8 @@
     ["extent", "extent"], ["window", "window"], ["stride", "stride"], ["dilation", "dilation"],
     ["queryTile", "query tile"], ["keyTile", "key tile"],
   ];
-  let state, under = {};
+  // `pinned`: a pointer that only passes over the pictures moves nothing.
+  let state, under = {}, pinned = false, writing = 0;
 
   // Inputs per axis; they stay while the rank does, and so does the focus.
   function inputs() {
@@ -26,6 +27,7 @@
       row.insertCell().textContent = a;
       const number = ([name, title]) => {
         const input = Object.assign(document.createElement("input"), {type: "number", min: 1});
+        if (name === "extent") input.max = kMaxExtent[state.rank];
         input.setAttribute("aria-label", `${title} of axis ${a}`);
         Object.assign(input.dataset, {name, axis: a});
         input.addEventListener("change", () => {
@@ -55,6 +57,8 @@
 
   function controls() {
     if (find("axes").querySelectorAll("tbody tr").length !== state.rank) inputs();
+    find("limits").textContent = `At most ${Array(state.rank).fill(kMaxExtent[state.rank]).join(" × ")} tokens here; ` +
+      `the matrix is drawn of up to ${kMatrixTokens}.`;
     for (const input of find("axes").querySelectorAll("input")) {
       const value = state[input.dataset.name][input.dataset.axis];
       if (input.type === "checkbox") input.checked = value;
@@ -70,56 +74,97 @@
     const counts = model.counts(), number = (x) => x.toLocaleString("en");
     const percent = (100 * counts.pairs) / counts.all;
     const share = percent >= 10 ? percent.toFixed(0) : percent.toPrecision(2);
-    const other = state.show === "keys" ? "keys" : "queries";
+    const keys = state.show === "keys", other = keys ? "keys" : "queries";
     find("counts").innerHTML = [
       ["visible pairs", `${number(counts.pairs)} of ${number(counts.all)} (${share} %)`],
       ["tile pairs", `${number(counts.skipped)} skipped, ${number(counts.partial)} partial, ${number(counts.full)} full`],
       ["waste of these tile pairs", counts.tileWaste.toFixed(2)],
       ["waste of gathered hulls", counts.hullWaste.toFixed(2)],
     ].map(([name, value]) => `<tr><th>${name}</th><td>${value}</td></tr>`).join("");
-    find("seen").innerHTML = `<thead><tr><th>axis</th><th>${state.show === "keys" ? "query" : "key"}</th><th>${other}</th></tr></thead>` +
+    find("seen").innerHTML = `<thead><tr><th>axis</th><th>${keys ? "query" : "key"}</th><th>${other}</th></tr></thead>` +
       state.query.map((t, a) => {
         const tokens = model.tokensOf(a, t, state.show);
         return `<tr data-axis="${a}"><td>${a}</td><td>${t}</td><td>${tokens.join(" ")}</td></tr>`;
       }).join("");
     find("problem").textContent = problemString(state);
     find("call").textContent = pythonCall(state);
-    find("seen-title").textContent = state.show === "keys" ? "The query and what it sees" : "The key and who sees it";
+    find("link").textContent = address();
+    find("seen-title").textContent = keys ? "The query and what it sees" : "The key and who sees it";
+    find("this").textContent = keys ? "this query" : "this key";
+    find("sight").textContent = keys ? "keys it sees" : "queries that see it";
+    find("alike").textContent = keys ? "queries with the same window" : "keys seen by the same queries";
+    find("pin").textContent = pinned
+      ? `Pinned: ${keys ? "query" : "key"} ${state.query.join(", ")}. A click on it lets go, one elsewhere pins that token.`
+      : "A click pins the token under the pointer.";
     for (const part of root.querySelectorAll("[data-view]")) part.hidden = part.dataset.view !== state.view;
   }
 
   function draw() {
     const wide = find("pictures").clientWidth, column = wide > 760 ? (wide - 32) / 2 : wide;
-    under.layout = drawLayout(find("layout"), model, state.rank === 1 ? wide : column);
+    const stacked = state.rank === 1 || model.tokens > kMatrixTokens;
+    under.layout = drawLayout(find("layout"), model, stacked ? wide : column);
     under.matrix = drawMatrix(find("matrix"), model, column);
-    find("pictures").classList.toggle("nf-stacked", state.rank === 1);
+    find("pictures").classList.toggle("nf-stacked", stacked);
     find("matrix").hidden = under.matrix === null;
     find("too-many").hidden = under.matrix !== null;
   }
 
+  const address = () => `${location.href.split("#")[0]}#${toHash(state)}`;
+
+  // Browsers allow few changes of the address in a time, so it waits until the moves end.
+  function writeLink() {
+    if (writing) history.replaceState(null, "", address());
+    clearTimeout(writing);
+    writing = 0;
+  }
+  function writeLinkLater() {
+    clearTimeout(writing);
+    writing = setTimeout(writeLink, 200);
+  }
+
   // Makes a state legal and shows it. The link follows, without a step in the browser's history.
-  function take(wanted, {keep = false, notes = []} = {}) {
-    const {state: legal, changes} = model.legal(wanted);
+  function take(wanted, {said, notes = [], moved = false} = {}) {
+    const {state: legal, changes} = model.legal(wanted, said);
     state = legal;
     model.set(state);
-    if (!keep) {
+    if (!moved) {
       controls();
       find("note").textContent = [...notes, ...changes].join("; ");
     }
     words();
     draw();
-    history.replaceState(null, "", `#${toHash(state)}`);
+    writeLinkLater();
+  }
+  // A state from elsewhere: nobody has pinned its query yet.
+  function takeNew(wanted, options) {
+    pinned = false;
+    take(wanted, options);
   }
 
   function over(name, event) {
-    const canvas = find(name), box = canvas.getBoundingClientRect();
-    const token = under[name]?.(event.clientX - box.left, event.clientY - box.top);
-    if (token && String(token) !== String(state.query)) take({...state, query: token}, {keep: true});
+    const box = find(name).getBoundingClientRect();
+    const token = under[name]?.token(event.clientX - box.left, event.clientY - box.top);
+    return token && {token, same: String(token) === String(state.query)};
   }
 
   for (const name of ["layout", "matrix"]) {
-    find(name).addEventListener("pointermove", (event) => over(name, event));
-    find(name).addEventListener("pointerdown", (event) => over(name, event));
+    // Fingers do not hover, so they need no pin: they tap, or draw sideways; up and down they scroll.
+    let touch = false, left = 0;
+    find(name).addEventListener("pointerdown", (event) => {
+      touch = event.pointerType === "touch";
+      left = event.clientX;
+    });
+    find(name).addEventListener("pointermove", (event) => {
+      if (event.pointerType === "touch" && Math.abs(event.clientX - left) < 10) return;
+      const at = over(name, event);
+      if (at && !at.same && !pinned) take({...state, query: at.token}, {moved: true});
+    });
+    find(name).addEventListener("click", (event) => {
+      const at = over(name, event);
+      if (!at) return;
+      pinned = !touch && !(pinned && at.same);
+      take({...state, query: at.token}, {moved: true});
+    });
     find(name).addEventListener("keydown", (event) => {
       const last = state.rank - 1, page = state.rank - 3;
       const moves = {
@@ -131,28 +176,39 @@
       event.preventDefault();
       const query = [...state.query];
       query[axis] += step;
-      take({...state, query}, {keep: true});
+      take({...state, query}, {moved: true});
     });
   }
   for (const button of root.querySelectorAll("[data-rank]"))
-    button.addEventListener("click", () => take(defaultState(Number(button.dataset.rank))));
+    button.addEventListener("click", () => {
+      const rank = Number(button.dataset.rank);
+      if (rank !== state.rank) takeNew(defaultState(rank));
+    });
   for (const link of root.querySelectorAll("[data-state]"))
-    link.addEventListener("click", () => take(fromHash(link.dataset.state).state));
+    link.addEventListener("click", () => takeNew(fromHash(link.dataset.state).state));
   for (const name of ["view", "show"])
     for (const radio of root.querySelectorAll(`input[name="nf-${name}"]`))
       radio.addEventListener("change", () => take({...state, [name]: radio.value}));
   for (const button of root.querySelectorAll("[data-copy]"))
     button.addEventListener("click", async () => {
-      const what = button.dataset.copy;
-      await navigator.clipboard.writeText(what === "link" ? location.href : find(what).textContent);
-      button.textContent = "copied";
-      setTimeout(() => (button.textContent = "copy"), 1200);
+      const text = find(button.dataset.copy);
+      writeLink();
+      try {
+        await navigator.clipboard.writeText(text.textContent);
+        button.textContent = "copied";
+      } catch {  // no clipboard on plain http, or no leave to use it
+        text.hidden = false;
+        getSelection().selectAllChildren(text);
+        button.textContent = "press Ctrl-C";
+      }
+      setTimeout(() => (button.textContent = "copy"), 2500);
     });
   const start = () => {
-    const {state: wanted, notes} = fromHash(location.hash);
-    take(wanted, {notes});
+    const {state: wanted, ...options} = fromHash(location.hash);
+    takeNew(wanted, options);
   };
-  window.addEventListener("hashchange", start);
+  window.addEventListener("hashchange", () => saysSomething(location.hash) && start());
+  for (const leaving of ["blur", "pagehide"]) window.addEventListener(leaving, writeLink);
   window.addEventListener("resize", drawLater());
   new MutationObserver(() => draw()).observe(document.body, {attributeFilter: ["data-md-color-scheme"]});
   start();
@@ -171,5 +227,7 @@
     intervals: (show) => state.extent.map((n, a) => Array.from({length: n}, (_, t) => model.interval(a, t, show))),
     state: () => structuredClone(state),
     counts: () => model.counts(),
+    corner: (token) => under.layout.corner(token),
+    cell: () => [under.layout.wide, under.layout.high],
   };
 })();

@@ -33,24 +33,32 @@ function toHash(state) {
   return parts.join("&");
 }
 
-// {state, notes}: what the text says, and in words what of it could not be read; that stays default. A text
-// without any NAME=VALUE says nothing.
+// A hash without any NAME=VALUE is a heading's: it says nothing about a state.
+const saysSomething = (text) => text.includes("=");
+
+// {state, said, notes}: what the text says, the names it says it of, and in words what of it could not be read; that
+// stays default.
+
 function fromHash(text) {
-  const given = new URLSearchParams(text.replace(/^#/, "")), notes = [];
+  const given = new URLSearchParams(text.replace(/^#/, "")), notes = [], said = [];
   const numbers = (short) => (given.get(short) ?? "").split("x").map((n) => (/^\d+$/.test(n) ? Number(n) : NaN));
   const rank = numbers("x").length;
   if (!(rank in kDefaults) || numbers("x").some(Number.isNaN)) {
-    if (text.includes("="))
+    if (saysSomething(text))
       notes.push(`the link has no layout that can be read (x=12x12, say): this is ${kDefaults[2].extent.join("x")}`);
-    return {state: defaultState(2), notes};
+    return {state: defaultState(2), said, notes};
   }
   const state = defaultState(rank);
   for (const [name, short] of Object.entries(kShort)) {
     if (!given.has(short)) continue;
     const value = given.get(short), causal = name === "causal";
     const read = causal ? (/^[01]*$/.test(value) ? [...value].map((c) => c === "1") : []) : numbers(short);
-    if (read.length === rank && !read.some(Number.isNaN)) state[name] = read;
-    else notes.push(`the link's ${short}=${value} is no ${kWords[name] ?? name} of ${rank} ${rank > 1 ? "axes" : "axis"}`);
+    if (read.length === rank && !read.some(Number.isNaN)) {
+      state[name] = read;
+      said.push(name);
+    } else {
+      notes.push(`the link's ${short}=${value} is no ${kWords[name] ?? name} of ${rank} ${rank > 1 ? "axes" : "axis"}`);
+    }
   }
   for (const [name, values] of [["view", ["raster", "tiles"]], ["show", ["keys", "queries"]]]) {
     if (values.includes(given.get(name))) state[name] = given.get(name);
@@ -58,7 +66,7 @@ function fromHash(text) {
   }
   const known = [...Object.values(kShort), "view", "show"];
   for (const name of given.keys()) if (!known.includes(name)) notes.push(`the link's ${name} means nothing here`);
-  return {state, notes};
+  return {state, said, notes};
 }
 
 function problemString(state) {
