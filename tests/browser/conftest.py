@@ -15,6 +15,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from explorer_page import Page
 
 ROOT = Path(__file__).parents[2]
 SITE = ROOT / "build" / "site"
@@ -61,6 +62,22 @@ def browser():
     driver.set_page_load_timeout(60)
     yield driver
     driver.quit()
+
+
+@pytest.fixture(scope="session")
+def page(browser, site):
+    return Page(browser, site)
+
+
+@pytest.fixture
+def telephone(browser):
+    """390 pixels wide, as many telephones are, and touched; chromium's own windows are not that narrow."""
+    size = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
+    yield browser
+    browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,7 @@
 # Copyright 2026 The nearfield authors.
 # SPDX-License-Identifier: Apache-2.0
 """The explorer says what the library says: windows, counts, problem strings, for random problems; what is
-drawn is what is said; the link keeps the state."""
+drawn is what is said."""
 
 import itertools
 import math
@@ -9,116 +9,12 @@ import random
 
 import pytest
 import torch
-from selenium.webdriver import ActionChains, Keys
-from selenium.webdriver.common.by import By
-from selenium.webdriver.support.ui import WebDriverWait
+from explorer_page import drawn_by_lot, link, problem, visible, whole
 
 import nearfield as nf
 from nearfield import _core
 
 SEEN, PLAIN = (240, 166, 60), (236, 239, 243)  # explorer.css, light
-
-
-class Page:
-    """The explorer, seen from outside."""
-
-    def __init__(self, driver, site):
-        self.driver, self.address = driver, site + "explorer.html"
-        self.open("")
-
-    def open(self, state: str):
-        self.driver.get("about:blank")
-        self.driver.get(f"{self.address}#{state}")
-        ready = "return document.getElementById('nf-explorer').dataset.ready === '1'"
-        WebDriverWait(self.driver, 30).until(lambda d: d.execute_script(ready))
-
-    def go(self, state: str):
-        """Follows a link to a state on the open page."""
-        before = self.driver.execute_script("return location.hash")
-        if before != f"#{state}":
-            self.driver.execute_async_script(
-                "const done = arguments[1];"
-                "addEventListener('hashchange', () => setTimeout(done, 0), {once: true});"
-                "location.hash = arguments[0];",
-                state,
-            )
-
-    def find(self, name: str):
-        return self.driver.find_element(By.CSS_SELECTOR, f'[data-nf="{name}"]')
-
-    def text(self, name: str) -> str:
-        return self.driver.execute_script("return arguments[0].textContent", self.find(name))
-
-    def ask(self, expression: str):
-        return self.driver.execute_script(f"return nearfieldExplorer.{expression}")
-
-    def seen(self) -> list[list[int]]:
-        """Per axis, the tokens in the table below the layout."""
-        rows = self.driver.find_elements(By.CSS_SELECTOR, '[data-nf="seen"] tr[data-axis]')
-        return [[int(n) for n in r.find_elements(By.TAG_NAME, "td")[2].text.split()] for r in rows]
-
-    def colors(self, points) -> list[tuple]:
-        """What is drawn on the layout, at points in CSS pixels."""
-        return [
-            tuple(c)
-            for c in self.driver.execute_script(
-                "const context = arguments[0].getContext('2d'), d = devicePixelRatio;"
-                "const at = ([x, y]) => [...context.getImageData(x * d, y * d, 1, 1).data].slice(0, 3);"
-                "return arguments[1].map(at);",
-                self.find("layout"),
-                points,
-            )
-        ]
-
-    def move(self, name: str, x: float, y: float):
-        canvas = self.find(name)
-        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
-        size = canvas.size
-        offset = round(x - size["width"] / 2), round(y - size["height"] / 2)
-        ActionChains(self.driver, duration=0).move_to_element_with_offset(canvas, *offset).perform()
-
-
-@pytest.fixture(scope="module")
-def page(browser, site):
-    return Page(browser, site)
-
-
-def drawn_by_lot(dice: random.Random, rank: int, most: int) -> dict:
-    """A legal problem: one list per name, slowest axis first."""
-    extent = [dice.randint(1, most) for _ in range(rank)]
-    dilation = [dice.choice((1, 1, dice.randint(1, n))) for n in extent]
-    window = [dice.randint(1, n // d) for n, d in zip(extent, dilation, strict=True)]
-    return {
-        "x": extent,
-        "k": window,
-        "s": [dice.choice((1, dice.randint(1, k))) for k in window],
-        "d": dilation,
-        "c": [dice.random() < 0.4 for _ in extent],
-        "q": [dice.randrange(n) for n in extent],
-        "tq": [dice.randint(1, n) for n in extent],
-        "tk": [dice.randint(1, n) for n in extent],
-    }
-
-
-def link(state: dict) -> str:
-    return "&".join(
-        f"{name}={''.join(map(str, map(int, values))) if name == 'c' else 'x'.join(map(str, values))}"
-        for name, values in state.items()
-    )
-
-
-def problem(state: dict) -> str:
-    """The canonical string, from the library."""
-    axes = {name: "x".join(map(str, state[name])) for name in "xksd"}
-    causal = "".join(str(int(c)) for c in state["c"])
-    text = f"na:fwd:f32:b1h4kv4d64:{axes['x']}:k{axes['k']}:s{axes['s']}:d{axes['d']}:c{causal}"
-    return _core.problem(text)["problem"]
-
-
-def visible(text: str, axis: int) -> list[set]:
-    """The keys of every query of an axis."""
-    a = _core.intervals(text, 0, axis)
-    return [set(range(b, e, a["dilation"])) for b, e in zip(a["begin"], a["end"], strict=True)]
 
 
 def runs(extent: int, dilation: int, length: int) -> list[list[int]]:
@@ -194,166 +90,63 @@ def test_the_call_in_python_runs_and_sees_the_same(page, rank):
         assert mine.sum() == len(boxes) and all(mine[token] for token in boxes)
 
 
-def test_what_is_drawn_is_what_is_said(page):
-    for rank, state in (
-        (2, "x=9x12&k=5x4&d=1x2&q=3x6"),
-        (3, "x=3x6x7&k=2x3x5&c=100&q=1x2x3"),
-        (1, "x=20&k=6&s=3&q=9"),
-    ):
-        page.go(state)
-        extent = [int(n) for n in state.split("&")[0][2:].split("x")]
-        places = page.driver.execute_script(
-            "const s = nearfieldExplorer.state();"
-            "const wide = document.querySelector('[data-nf=pictures]').clientWidth;"
-            "const w = places(s, s.rank === 1 ? wide : wide > 760 ? (wide - 32) / 2 : wide);"
-            "return {size: w.size, at: Array.from({length: w.slices}, (_, z) => w.at(z))}"
-        )
-        tokens = [[0] * (3 - rank) + list(t) for t in itertools.product(*map(range, extent))]
-        corner = places["size"] * 0.08 + 1  # marks of the query and of its peers leave the corners free
-        points = [
-            (
-                places["at"][z]["left"] + x * places["size"] + corner,
-                places["at"][z]["top"] + y * places["size"] + corner,
-            )
-            for z, y, x in tokens
-        ]
-        seen = [set(axis) for axis in page.seen()]
-        for token, color in zip(tokens, page.colors(points), strict=True):
-            inside = all(t in s for t, s in zip(token[3 - rank :], seen, strict=True))
-            assert color == (SEEN if inside else PLAIN), (state, token)
-
-
-def test_pictures_fit_and_large_layouts_go_without_a_matrix(page):
-    for state, drawn in (
-        ("x=6x10x10&k=3x5x5", True),
-        ("x=32x32&k=7x7&view=tiles", True),
-        ("x=64x64&k=7x7", False),
-    ):
-        page.go(state)
-        assert page.find("matrix").is_displayed() == drawn and page.find("too-many").is_displayed() != drawn
-        wide = page.find("pictures").size["width"]
-        for name in ("layout", "matrix") if drawn else ("layout",):
-            size = page.find(name).size
-            assert size["width"] <= wide / 2 and (name == "layout" or size["width"] == size["height"])
-
-
-def test_a_pointer_and_keys_move_the_query(page):
-    page.go("x=10x10&k=5x5&q=0x0")
-    size = page.find("layout").size["width"] / 10
-    for y, x in ((4, 7), (9, 0), (2, 2)):
-        page.move("layout", (x + 0.5) * size, (y + 0.5) * size)
-        assert page.ask("state()")["query"] == [y, x]
-        windows = [visible(page.text("problem"), axis) for axis in (0, 1)]
-        assert page.seen() == [sorted(windows[0][y]), sorted(windows[1][x])]
-        assert f"q={y}x{x}" in page.driver.current_url
-    page.find("layout").send_keys(Keys.ARROW_DOWN, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_UP)
-    assert page.ask("state()")["query"] == [2, 4]
-    side = page.find("matrix").size["height"]
-    page.move("matrix", side / 2, side * (37 + 0.5) / 100)  # row 37 of 100
-    assert page.ask("state()")["query"] == [3, 7]
-
-
-def test_controls_hold_to_the_rules_of_the_library(page):
-    page.go("x=12x12&k=5x5&d=2x1")
-    box = page.driver.find_element(By.CSS_SELECTOR, 'input[data-name="window"][data-axis="0"]')
-    box.send_keys(Keys.CONTROL + "a")
-    box.send_keys("99", Keys.TAB)
-    assert page.ask("state()")["window"] == [6, 5]
-    assert "window 99 is 6 here" in page.text("note") and box.get_attribute("value") == "6"
-    assert page.driver.switch_to.active_element.get_attribute("data-name") == "stride"  # the focus goes on
-    with pytest.raises(ValueError, match="the largest legal kernel_size there is 6"):
-        _core.problem("na:fwd:f32:b1h4kv4d64:12x12:k99x5:d2x1")
-    box = page.driver.find_element(By.CSS_SELECTOR, 'input[data-name="causal"][data-axis="1"]')
-    box.click()
-    assert page.text("problem").endswith(":d2x1:c01")
-
-
-@pytest.mark.parametrize("typed", ["", "-", "e"])
-def test_an_empty_field_keeps_the_number(page, typed):
-    page.go("x=12x12&k=5x5")
-    box = page.driver.find_element(By.CSS_SELECTOR, 'input[data-name="window"][data-axis="0"]')
-    box.send_keys(Keys.CONTROL + "a")
-    box.send_keys(Keys.DELETE, typed, Keys.TAB)
-    assert page.ask("state()")["window"] == [5, 5] and box.get_attribute("value") == "5"
-    assert page.text("note") == "axis 0: expected a number for the window, 5 stays"
-    page.driver.find_element(By.CSS_SELECTOR, 'input[data-name="causal"][data-axis="1"]').click()
-    assert page.text("note") == ""
+@pytest.mark.parametrize(
+    "state",
+    [
+        "x=9x12&k=5x4&d=1x2&q=3x6",
+        "x=3x6x7&k=2x3x5&c=100&q=1x2x3",
+        "x=20&k=6&s=3&q=9",
+        "x=256&k=33&d=2&q=200",  # narrow cells
+        "x=5x32x32&k=3x7x7&s=1x3x3&q=2x9x30",  # small ones
+    ],
+)
+def test_what_is_drawn_is_what_is_said(page, state):
+    page.go(state)
+    extent, query = (page.ask(f"state().{name}") for name in ("extent", "query"))
+    tokens = [list(t) for t in itertools.product(*map(range, extent))]
+    wide, high = page.ask("cell()")
+    # Marks of the query and of its peers leave the corners free, but of small cells the query fills its own.
+    inside = [n * 0.08 + 1 if n >= 12 else 0.5 for n in (wide, high)]
+    corners = page.driver.execute_script("return arguments[0].map(nearfieldExplorer.corner)", tokens)
+    colors = page.colors([[at + i for at, i in zip(corner, inside, strict=True)] for corner in corners])
+    seen = [set(axis) for axis in page.seen()]
+    for token, color in zip(tokens, colors, strict=True):
+        if token == query and wide < 9:
+            continue
+        sees = all(t in s for t, s in zip(token, seen, strict=True))
+        assert color == (SEEN if sees else PLAIN), token
 
 
 @pytest.mark.parametrize(
-    "state, note",
+    "state, drawn",
     [
-        ("x=4xq", "no layout that can be read"),
-        ("k=3x3", "no layout that can be read"),
-        ("x=8x8&k=3", "k=3 is no window of 2 axes"),
-        ("x=8x8&k=3xq", "k=3xq is no window of 2 axes"),
-        ("x=8x8&c=2", "c=2 is no causal of 2 axes"),
-        ("x=8&tq=a", "tq=a is no query tile of 1 axis"),
-        ("x=8&view=upside", "view=upside is not raster or tiles"),
-        ("x=8&w=3", "w means nothing here"),
-        ("x=8x8&k=3x3&c=01&view=tiles&show=queries", ""),
-        ("", ""),
-        ("explorer", ""),
+        ("x=6x10x10&k=3x5x5", True),
+        ("x=32x32&k=7x7&view=tiles", True),
+        ("x=256&k=7", True),
+        ("x=64x64&k=7x7", False),
+        ("x=16x32x32&k=3x7x7", False),
+        ("x=32x32x32&k=3x7x7", False),
     ],
 )
-def test_a_link_that_cannot_be_read_is_said(page, state, note):
-    page.open(state)
-    assert note in page.text("note") if note else page.text("note") == ""
+def test_pictures_fit_and_large_layouts_go_without_a_matrix(page, state, drawn):
+    page.go(state)
+    assert page.find("matrix").is_displayed() == drawn and page.find("too-many").is_displayed() != drawn
+    pictures = page.find("pictures").size["width"]
+    one_column = not drawn or "x" not in state.partition("&")[0][2:]
+    layout, matrix = page.find("layout").size, page.find("matrix").size
+    assert layout["width"] <= (pictures if one_column else pictures / 2) and layout["height"] <= 700
+    if drawn:
+        assert matrix["width"] <= pictures / 2 and matrix["width"] == matrix["height"]
+    wide, high = page.ask("cell()")
+    assert wide >= 3 and high >= (20 if state.startswith("x=256") else 3)
 
 
-def test_on_a_telephone_nothing_is_cut(page, browser, picture):
-    """390 pixels wide, as many telephones are; chromium's own windows are not that narrow."""
-    browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True},
-    )
-    try:
-        page.open("x=6x10x10&k=3x5x5&c=100&q=3x4x5&tq=2x4x4&tk=2x4x4&view=tiles")
-        wide = browser.execute_script(
-            "const root = document.getElementById('nf-explorer');"
-            "return ['counts', 'seen', 'pictures'].map((n) => {"
-            "  const part = root.querySelector(`[data-nf=${n}]`), box = part.getBoundingClientRect();"
-            "  return [n, box.right, part.scrollWidth - part.clientWidth]; })"
-        )
-        assert all(right <= 390 and over <= 0 for _, right, over in wide), wide
-        assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
-        picture("page-explorer-telephone.png", whole(browser, "#nf-explorer"))
-    finally:
-        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-
-
-def test_a_link_keeps_the_state(page):
-    state = "x=9x11&k=3x5&s=1x2&d=2x1&c=01&q=4x5&tq=2x3&tk=3x5&view=tiles&show=queries"
-    page.open(state)
-    before = page.ask("state()")
-    assert page.driver.current_url.endswith(f"#{state}")
-    assert before["view"] == "tiles" and before["show"] == "queries" and before["keyTile"] == [3, 5]
-    page.driver.refresh()
-    page.open(page.driver.current_url.partition("#")[2])
-    assert page.ask("state()") == before
-    for nonsense in ("x=0x4", "x=4xq", "k=3", "x=4x4&k=99x-1&s=7", "x=1x1x1x1"):
-        page.open(nonsense)  # something legal is shown, and no error
-        assert _core.problem(page.text("problem"))
-
-
-@pytest.mark.parametrize("name", ["index", "explorer", "performance", "semantics"])
-def test_pages_load_nothing_from_elsewhere(browser, site, name):
-    browser.get(f"{site}{name}.html")
-    loaded = browser.execute_script("return performance.getEntriesByType('resource').map((r) => r.name)")
-    assert loaded and all(url.startswith((site, "data:", "blob:")) for url in loaded), loaded
+def test_a_small_layout_has_cells_of_a_sensible_size(page):
+    page.go("x=4x4&k=3x3")
+    assert page.ask("cell()") == [28, 28]
 
 
 # Pictures of the docs.
-
-
-def whole(browser, css: str) -> bytes:
-    """A part of the page, without the header that floats over it."""
-    part = browser.find_element(By.CSS_SELECTOR, css)
-    browser.execute_script(
-        "document.querySelector('.md-header').style.visibility = 'hidden'; arguments[0].scrollIntoView()",
-        part,
-    )
-    return part.screenshot_as_png
 
 
 def test_screenshots(page, browser, site, picture):
