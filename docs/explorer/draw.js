@@ -134,12 +134,23 @@ function drawLayout(canvas, model, width) {
   mark(context, where, state.query, color.query, where.wide < 9 ? 1 : 0.74);
   if (state.view === "tiles") {
     context.strokeStyle = color.query;
-    context.lineWidth = Math.max(1, where.wide / 14);
-    const inset = where.wide < 9 ? 0.5 : 1;
-    for (const token of product(state.query.map((t, a) => model.tileOf(state.show === "keys" ? 0 : 1, a, t)))) {
+    context.lineWidth = where.wide < 9 ? 1 : Math.max(2, where.wide / 10);
+    context.lineCap = "square";
+    // Around the tile, not around each cell of it: small cells would vanish under their frames.
+    const tile = state.query.map((t, a) => model.tileOf(state.show === "keys" ? 0 : 1, a, t));
+    const {wide, high} = where, last = state.rank - 1;
+    const sides = [[last, -1, 0, 0, 0, high], [last, 1, wide, 0, wide, high], [last - 1, -1, 0, 0, wide, 0],
+                   [last - 1, 1, 0, high, wide, high]];
+    context.beginPath();
+    for (const token of product(tile)) {
       const [left, top] = where.corner(token);
-      context.strokeRect(left + inset, top + inset, where.wide - 2 * inset, where.high - 2 * inset);
+      for (const [axis, step, x, y, toX, toY] of sides) {
+        if (axis >= 0 && tile[axis].includes(token[axis] + step)) continue;
+        context.moveTo(left + x, top + y);
+        context.lineTo(left + toX, top + toY);
+      }
     }
+    context.stroke();
   }
   return where;
 }

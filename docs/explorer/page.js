@@ -58,7 +58,7 @@
   function controls() {
     if (find("axes").querySelectorAll("tbody tr").length !== state.rank) inputs();
     find("limits").textContent = `At most ${Array(state.rank).fill(kMaxExtent[state.rank]).join(" × ")} tokens here; ` +
-      `the matrix is drawn of up to ${kMatrixTokens}.`;
+      `the matrix is drawn of up to ${kMatrixTokens} tokens.`;
     for (const input of find("axes").querySelectorAll("input")) {
       const value = state[input.dataset.name][input.dataset.axis];
       if (input.type === "checkbox") input.checked = value;
