@@ -80,8 +80,8 @@ def _call(name: str, *arguments):
         answer = json.loads(ctypes.string_at(pointer))
     finally:
         lib.nf_free(pointer)
-    if "error" in answer:
-        raise ValueError(answer["error"])
+    if "error" in answer:  # bytes beyond ASCII come as a character each
+        raise ValueError(answer["error"].encode("latin-1", "replace").decode("utf-8", "replace"))
     return answer["ok"]
 
 

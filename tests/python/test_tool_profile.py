@@ -5,6 +5,9 @@
 import csv
 import io
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -12,6 +15,7 @@ from commands import SMALL, refused, run
 
 from nearfield import _core
 from nearfield.tools import (
+    accuracy,
     cli,
     optimizer,
     profile,
@@ -132,7 +136,9 @@ def test_profile_reads_traces_and_bench_files(capsys, tmp_path):
     file.write_text(f"# a comment\nt1 {SMALL}\nt1 {SMALL}\nt2 att:fwd:f32:b1h1kv1d8:9,9\n")
     assert [r["problem"] for r in profiled(capsys, file)] == [SMALL, "att:fwd:f32:b1h1kv1d8:9,9"]
     file.write_text("t1\n")
-    assert "expected NAME PROBLEM" in refused(capsys, "profile", file)
+    assert "trace.txt:1, expected NAME PROBLEM" in refused(capsys, "profile", file)
+    file.write_text(f"{SMALL}\nna:fwd:f32:b1h1kv1d8:9:k99\n")
+    assert "trace.txt:2: [problem string] got " in refused(capsys, "profile", file)
     file.write_text("")
     assert "at least one problem" in refused(capsys, "profile", file)
 
@@ -159,9 +165,56 @@ def test_profile_reads_traces_and_bench_files(capsys, tmp_path):
         (["no_such_file"], "got 'no_such_file', expected a problem string such as na:fwd"),
         ([""], "expected a problem string such as na:fwd"),
         ([SMALL, "-w", 3, "--add-kv", 2], "a problem string and --window-size, --add-kv"),
+        ([SMALL, "--dtype", "fp32", "-b", 1], "a problem string and --batch-size, --dtype"),
+        ([SMALL, "--threads", 9999], "the CPUs of this process"),
+        ([SMALL, "--dry-run", "--json", "a"], "--dry-run with --json or --csv"),
         ([SMALL, "--json", "/no/such/folder/a"], "there is no folder"),
         ([SMALL, "--csv", "."], "it is a folder"),
     ],
 )
 def test_profile_refuses(capsys, words, part):
     assert part in refused(capsys, "profile", *words)
+
+
+def test_profile_goes_on_after_what_it_cannot_run(capsys, tmp_path):
+    shard = SMALL + ":q=0-2x0-7:kv=0-3x0-7"
+    file = tmp_path / "trace.txt"
+    file.write_text(f"a {SMALL}\nb {shard}\natt:fwd:f32:b1h1kv1d8:9,9\n")
+    status, _, err = run(capsys, "profile", file, *QUICK, "--json", tmp_path / "rows")
+    assert status == 1 and shard in err and err.count("\n") == 1
+    rows = [json.loads(line) for line in (tmp_path / "rows").read_text().splitlines()]
+    assert [r["problem"] for r in rows] == [SMALL, "att:fwd:f32:b1h1kv1d8:9,9"]
+
+
+def test_profile_runs_packed_layouts_whose_first_has_one_frame(capsys):
+    text = "na:fwd:f32:b1h2kv2d16:1x5+4x5:k1x3+3x3:c00+10"
+    assert [r["problem"] for r in profiled(capsys, text)] == [text]
+
+
+def test_errors_of_a_part_leave_the_gradient_of_bias_out(capsys, monkeypatch):
+    """It is a sum over the batch, of which the reference computes one entry."""
+    monkeypatch.setattr(accuracy, "MOST_FLOPS", 5e5)
+    (row,) = profiled(capsys, "na:bwd:f32:b2h2kv2d8:12x12:k5x5:bias")
+    assert row["error"] < 1e-5 and "but for the gradient of bias" in row["error_of"]
+    (row,) = profiled(capsys, "na:bwd:f32:b1h2kv2d8:12x12:k5x5:bias")
+    assert row["error"] < 1e-5 and "bias" not in row["error_of"]
+
+
+def test_profile_writes_its_rows_before_it_prints(capsys, monkeypatch, tmp_path):
+    def broken(*parts):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(profile, "show", broken)
+    monkeypatch.setattr(cli, "_forget_output", lambda: None)
+    status = cli.main(["profile", SMALL, *map(str, QUICK), "--json", str(tmp_path / "rows")])
+    assert status == 141 and json.loads((tmp_path / "rows").read_text())["problem"] == SMALL
+
+
+@pytest.mark.parametrize("output, text", [("/dev/full", "No space left on device"), (None, "")])
+def test_output_that_cannot_be_written_is_one_line(output, text):
+    command = [sys.executable, "-m", "nearfield", "explain", SMALL]
+    with open(output or os.devnull, "w") as file:
+        environment = os.environ | ({} if output else {"PYTHONIOENCODING": "ascii"})
+        done = subprocess.run(command, stdout=file, stderr=subprocess.PIPE, text=True, env=environment)
+    assert done.returncode == (1 if output else 0) and text in done.stderr
+    assert done.stderr.count("\n") == (1 if output else 0)

@@ -8,6 +8,8 @@ one tool uses: these are imported when it runs.
 """
 
 import argparse
+import contextlib
+import os
 import sys
 
 from nearfield.tools import CommandError, explain, info, optimize, profile, show, simulate
@@ -20,10 +22,23 @@ TOOLS = (profile, explain, optimize, simulate, show, info)
 
 def main(argv=None):
     """Runs `nearfield` with the words of `argv` (the process's own by default); returns the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that has no ± is no reason to lose the figures
     parser = _parser()
     args = parser.parse_args(argv)
     try:
         args.run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads has read enough
+        _forget_output()
+        return 141  # as of SIGPIPE
+    except OSError as error:
+        if error.filename is not None:
+            raise  # a bug: files of the user are CommandErrors
+        _forget_output()
+        print(f"nearfield {args.command}: cannot write the output: {error.strerror}", file=sys.stderr)
+        return 1
     except (CommandError, ValueError, MemoryError, RuntimeError) as error:
         text = _expected(error)
         if text is None:
@@ -34,6 +49,12 @@ def main(argv=None):
         print(f"nearfield {args.command}: stopped", file=sys.stderr)
         return 130
     return 0
+
+
+def _forget_output() -> None:
+    """Else the interpreter would try to write it once more when it ends."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _expected(error) -> str | None:

@@ -63,7 +63,7 @@ def plans(call: str, device: str = "cpu") -> list[dict]:
 def run(args) -> None:
     if args.threads < 1:
         raise CommandError(f"got --threads {args.threads}, expected a number from 1 on")
-    rows = []
+    rows, shown = [], []
     for call in args.problems:
         answers = plans(call, args.device)
         said = _core.problem(call.partition("@")[0])
@@ -72,11 +72,12 @@ def run(args) -> None:
         except ValueError as error:
             raise CommandError(str(error)) from error
         rows += [{"call": call, "problem": said["problem"], **a} for a in answers]
-        if args.json != "-":
-            show(call, said, answers, args.threads)
-            if without_effect:
-                tables.show(f"without effect in every backend of this build: {', '.join(without_effect)}")
+        shown.append((call, said, answers, without_effect))
     tables.write_rows(rows, args.json, None)
+    for call, said, answers, without_effect in shown if args.json != "-" else ():
+        show(call, said, answers, args.threads)
+        if without_effect:
+            tables.show(f"without effect in every backend of this build: {', '.join(without_effect)}")
     served = {row["call"] for row in rows if row["chosen"]}
     if missing := [call for call in args.problems if call not in served]:
         raise CommandError(f"nothing runs {', '.join(missing)} on {args.device} tensors")

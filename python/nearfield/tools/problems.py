@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files of problem strings, and what the peers need to know of a problem.
 
-A line of a file is `NAME PROBLEM`; forward and backward strings of one name are one row each. `#` begins a
-comment. What a query sees is asked of nearfield's geometry, never computed here.
+A line of a file is `NAME PROBLEM`, or `PROBLEM`; forward and backward strings of one name are one row each.
+`#` begins a comment. What a query sees is asked of nearfield's geometry, never computed here.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ class Problem:
         self.plain &= not any(
             f[x] for x in ("additional", "ranges", "strides", "dropout", "bias", "precision")
         )
-        self.plain &= f["scale"] is None and not f["nondeterministic"] and "bwd" not in _asked_for_lse(texts)
+        usual = f["scale"] is None or math.isclose(
+            f["scale"], self.dim**-0.5, rel_tol=1e-15
+        )  # as modules say it
+        self.plain &= usual and not f["nondeterministic"] and "bwd" not in _asked_for_lse(texts)
         if not self.plain:
             return
         axes = f["layouts"][0]
@@ -88,9 +91,14 @@ def lines(path: Path) -> list[tuple[str, str]]:
         words = line.partition("#")[0].split()
         if not words:
             continue
+        if len(words) == 1 and ":" in words[0]:  # a string alone is its own name
+            words = words * 2
         if len(words) != 2:
-            raise ValueError(f"[problems] got {line!r} in {path}:{number}, expected NAME PROBLEM")
-        _core.problem(words[1].partition("@")[0])  # its errors name what is wrong
+            raise ValueError(f"[problems] got {line!r} in {path}:{number}, expected NAME PROBLEM, or PROBLEM")
+        try:
+            _core.problem(words[1].partition("@")[0])
+        except ValueError as error:
+            raise ValueError(f"[problems] got {path}:{number}: {error}") from None
         found[words[0], words[1]] = None
     return list(found)
 

@@ -66,18 +66,35 @@ def run(args) -> None:
                 stack.enter_context(tuner_text("\n".join(line.text for line in lines), "--optimize"))
                 tuned = {line.problem: line.choice for line in lines}
                 remarks += [str(line) for line in lines]
-            with tables.progress("profile", len(calls)) as advance:
-                rows = []
-                for call in calls:
-                    advance(0, call)
-                    rows.append(profile(call, args, compare, tuned))
-                    advance()
+            rows, faults, stopped = profile_all(calls, args, compare, tuned)
     finally:
         torch.set_num_threads(before)
-    if "-" not in (args.json, args.csv):
+    tables.write_rows(rows, args.json, args.csv)
+    if rows and "-" not in (args.json, args.csv):
         show(rows, compare, args.threads)
         tables.show(*remarks)
-    tables.write_rows(rows, args.json, args.csv)
+    if stopped:
+        raise KeyboardInterrupt
+    if faults:
+        raise CommandError("; ".join(faults))
+
+
+def profile_all(calls: list[str], args, compare, tuned) -> tuple[list[dict], list[str], bool]:
+    """(rows, what could not be run and why, whether the user stopped it): one call does not cost the others
+    their rows."""
+    rows, faults = [], []
+    with tables.progress("profile", len(calls)) as advance:
+        for call in calls:
+            advance(0, call)
+            try:
+                rows.append(profile(call, args, compare, tuned))
+            except CommandError as error:
+                text = str(error)
+                faults.append(text if len(calls) == 1 or split(call)[0] in text else f"{call}: {text}")
+            except KeyboardInterrupt:
+                return rows, faults, True
+            advance()
+    return rows, faults, False
 
 
 def _peer_names(text: str) -> list[str]:
@@ -120,6 +137,7 @@ def profile(call: str, args, compare: list[str], tuned: dict[str, str]) -> dict:
     figures = {name: measure.summary(s, args.threads) for name, s in samples.items()}
     ours = figures.pop("nearfield")
     flops = _core.problem(run.problem)["flops"]
+    peak = ours.peak / 2 if run.fields["dtype"] == "f64" else ours.peak  # half as many to a vector
     wrong, of = accuracy.error(run, direction) if args.error else (None, "not asked for")
     return {
         "problem": call if run.suffix else run.problem,
@@ -127,6 +145,7 @@ def profile(call: str, args, compare: list[str], tuned: dict[str, str]) -> dict:
         "direction": direction,
         "backend": answer["backend"],
         "kernel": answer["kernel"],
+        "note": answer["note"],
         "threads": args.threads,
         "seconds": ours.seconds,
         "spread": ours.spread,
@@ -135,7 +154,7 @@ def profile(call: str, args, compare: list[str], tuned: dict[str, str]) -> dict:
         "flops": flops,
         "gflops": flops / ours.seconds * 1e-9,
         "peak_gflops": ours.peak,
-        "share_of_peak": flops / ours.seconds * 1e-9 / ours.peak,
+        "share_of_peak": flops / ours.seconds * 1e-9 / peak,
         "waste": answer["waste"],
         "scratch_bytes": answer["shared_bytes"] + args.threads * answer["private_bytes"],
         "tensor_bytes": run.tensor_bytes,
@@ -185,14 +204,17 @@ def _peer(name: str, run: Run, direction: str):
 
 def show(rows: list[dict], compare: list[str], threads: int) -> None:
     lines = []
-    for row in rows:
+    target = _core.info().get("cpu_target", "scalar")
+    total = _total(rows)
+    numbers = [f"{i} " if len(rows) > 1 and total is None else "" for i in range(1, len(rows) + 1)]
+    for number, row in zip(numbers, rows, strict=True):
         mark = "~" if row["noisy"] else ""
         leads = (f"{row['peers'][n] / row['seconds']:.2f}" if n in row["peers"] else "-" for n in compare)
         wrong = "-" if row["error"] is None else f"{row['error']:.1e}"
         lines.append(
             (
-                {"fwd": "forward", "bwd": "backward"}[row["direction"]],
-                f"{row['backend']} {row['kernel'].partition(',')[0]}",
+                number + {"fwd": "forward", "bwd": "backward"}[row["direction"]],
+                f"{row['backend']} {row['kernel'].replace(', ' + target, '')}",
                 f"{mark}{tables.seconds(row['seconds'])}",
                 f"{row['spread'] * 100:.1f}" if len(row["samples"]) > 1 else "-",
                 f"{row['gflops']:.1f}",
@@ -204,18 +226,18 @@ def show(rows: list[dict], compare: list[str], threads: int) -> None:
                 wrong,
             )
         )
-    total = _total(rows)
     if total is not None:
         lines.append(("both", "", tables.seconds(total), *[""] * (len(lines[0]) - 3)))
     columns = ["phase", "kernel", ">time", ">± %", ">GFLOP/s", ">peak %", ">waste", ">scratch", ">tensors"]
     columns += [f">x {name}" for name in compare] + [">error"]
     peak = max(row["peak_gflops"] for row in rows)
-    target = _core.info().get("cpu_target", "scalar")
-    title = f"{threads} threads, measured FMA peak {peak:.0f} GFLOP/s ({target})"
+    title = f"{threads} thread{'s'[: threads > 1]}, measured FMA peak {peak:.0f} GFLOP/s ({target})"
     tables.show(tables.table(title, columns, lines, keys=2))
-    for row in rows:
+    for number, row in zip(numbers, rows, strict=True):
         more = f" --threads {threads}" if threads != torch.get_num_threads() else ""
-        tables.show(f"nearfield profile {row['same_again']}{more}")
+        tables.show(f"{number}nearfield profile {row['same_again']}{more}")
+        if "tuner" in row["note"]:
+            tables.show(f"  {row['note']}: the line repeats it with the same NEARFIELD_TUNER")
         if row["error"] is None and row["error_of"] != "not asked for":
             tables.show(f"  not compared with the reference: {row['error_of']}")
         elif row["error"] is not None and row["error_of"] != "all":

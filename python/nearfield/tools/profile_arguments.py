@@ -21,6 +21,8 @@ DTYPES = {"fp32": "f32", "fp64": "f64", "bf16": "bf16", "fp16": "f16"}
 PEER_BACKENDS = ("cutlass-fna", "hopper-fna", "blackwell-fna", "flex-fna")
 PEER_DENSE = ("cutlass-fmha", "hopper-fmha", "blackwell-fmha", "flex-fmha", "flex-fna")
 PEER_SDPA = ("xformers", "cudnn", "fav2")
+# Of the flags, in vain beside a problem string: there they are refused.
+DEFAULTS = {"batch_size": 1, "heads": 1, "dim": 64, "dtype": "fp32", "add_kv": 0}
 PEERS_ALONE = "sdpa,flex"  # of --compare without names
 PEERS = ("sdpa", "masked-sdpa", "flex")
 
@@ -39,10 +41,10 @@ def add_parser(commands, run) -> None:
     flags.add_argument(
         "-i", "--input-size", type=int, nargs="+", metavar="N", help="token layout, 1 to 3 axes"
     )
-    flags.add_argument("-b", "--batch-size", type=int, default=1, metavar="N")
-    flags.add_argument("-n", "--heads", type=int, default=1, metavar="N", help="of queries")
+    flags.add_argument("-b", "--batch-size", type=int, metavar="N", help="(1)")
+    flags.add_argument("-n", "--heads", type=int, metavar="N", help="of queries (1)")
     flags.add_argument("--heads-kv", type=int, metavar="N", help="of keys and values (default: as many)")
-    flags.add_argument("-d", "--dim", type=int, default=64, metavar="N", help="of queries and keys (64)")
+    flags.add_argument("-d", "--dim", type=int, metavar="N", help="of queries and keys (64)")
     flags.add_argument("--dim-value", type=int, metavar="N", help="of values (default: as --dim)")
     flags.add_argument(
         "-w", "--window-size", type=int, nargs="*", metavar="N", help="-1, and default: everything"
@@ -50,10 +52,10 @@ def add_parser(commands, run) -> None:
     flags.add_argument("-s", "--stride", type=int, nargs="*", metavar="N", help="one, or one per axis")
     flags.add_argument("--dilation", type=int, nargs="*", metavar="N", help="one, or one per axis")
     flags.add_argument(
-        "-c", "--causal", type=boolean, nargs="*", metavar="BOOL", help="True or False, one or one per axis"
+        "-c", "--causal", type=boolean, nargs="+", metavar="BOOL", help="True or False, one or one per axis"
     )
-    flags.add_argument("--dtype", choices=DTYPES, default="fp32")
-    flags.add_argument("--add-kv", type=int, default=0, metavar="N", help="additional keys, seen by all")
+    flags.add_argument("--dtype", choices=DTYPES, help="(fp32; NATTEN's profiler: fp16)")
+    flags.add_argument("--add-kv", type=int, metavar="N", help="additional keys, seen by all (0)")
     flags.add_argument("--backprop", action="store_true", help="the backward pass too")
     flags.add_argument(
         "--backend",
@@ -70,8 +72,7 @@ def add_parser(commands, run) -> None:
             f"--backward-{side}-tile", type=int, nargs="*", metavar="N", help="the same backward"
         )
     anywhere = ("input_size", "backprop")
-    taken = {x.dest: x.default for x in flags._group_actions if x.dest not in anywhere}
-    parser.set_defaults(only_with_layout=taken)
+    parser.set_defaults(only_with_layout=[x.dest for x in flags._group_actions if x.dest not in anywhere])
     add_hints(parser)
     how = parser.add_argument_group("how")
     how.add_argument(
@@ -118,13 +119,15 @@ def boolean(text: str) -> bool:
 def calls_of(args) -> tuple[list[str], list[str]]:
     """The calls that the arguments ask for, each with its direction, and remarks for the user."""
     check_numbers(args)
+    if args.dry_run and (args.json or args.csv):
+        raise CommandError("got --dry-run with --json or --csv, expected one of them; `explain` has --json")
     if ":" in args.compare or os.path.isfile(args.compare):  # `--compare PROBLEM`: the word is no peer
         args.problems.insert(0, args.compare)
         args.compare = PEERS_ALONE
     if bool(args.problems) == bool(args.input_size):
         raise CommandError("expected problem strings, or -i with a token layout, and not both")
     if args.problems:
-        if extra := [x for x, default in args.only_with_layout.items() if getattr(args, x) != default]:
+        if extra := [x for x in args.only_with_layout if getattr(args, x) is not None]:
             names = ", ".join("--" + x.replace("_", "-") for x in extra)
             raise CommandError(
                 f"got a problem string and {names}, expected it in the string, or -i with flags"
@@ -150,10 +153,11 @@ def check_numbers(args) -> None:
     least = {"samples": 1, "threads": 1, "warmup_steps": 0, "max_configs": 0, "optimize_warmup_steps": 0}
     least |= {"batch_size": 0, "heads": 1, "dim": 1, "add_kv": 0}
     for name, low in least.items():
-        if getattr(args, name) < low:
+        if (getattr(args, name) if getattr(args, name) is not None else low) < low:
             raise CommandError(
                 f"got --{name.replace('_', '-')} {getattr(args, name)}, expected a number from {low} on"
             )
+    threads_there(args.threads)
     above_zero("--budget", args.budget)
     if args.dry_run and args.optimize:
         raise CommandError("got --dry-run and --optimize, expected one of them")
@@ -193,6 +197,9 @@ def named(word: str) -> list[str]:
 
 def problem_of(args) -> str:
     """The forward problem string of the flags."""
+    for name, default in DEFAULTS.items():
+        if getattr(args, name) is None:
+            setattr(args, name, default)
     layout = args.input_size
     if not 1 <= len(layout) <= 3:
         raise CommandError(f"got -i with {len(layout)} numbers, expected 1 to 3")

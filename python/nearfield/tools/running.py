@@ -153,8 +153,10 @@ class Run:
 
     @property
     def tensor_bytes(self) -> int:
-        """Of the inputs and the output."""
-        return sum(t.numel() * t.element_size() for t in (*self.tensors.values(), self.grad_out))
+        """Of the inputs and the output; backward also of the output's gradient and those of the inputs."""
+        inputs = sum(t.numel() * t.element_size() for t in self.tensors.values())
+        output = self.grad_out.numel() * self.grad_out.element_size()
+        return (inputs + output) * (2 if self._direction == "bwd" else 1)
 
     # ---- what is forced
 
@@ -242,7 +244,8 @@ class Run:
                 window_size_list=window,
                 stride_list=stride,
                 dilation_list=dilation,
-                is_causal=tuple(bool(c) for c in layouts[0]["causal"]) if layouts else False,
+                # On axes of one token nothing is causal: what one sequence says holds for all.
+                is_causal=tuple(any(c) for c in zip(*(x["causal"] for x in layouts), strict=True)) or False,
             )
             given = {k: v for k, v in self._performance().items() if k == "backend"}
             return nf.multi_dimensional_attention_varlen(*t.values(), metadata, **common, **given)
