@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
+#include <filesystem>
 #include <mutex>
+#include <system_error>
 #include <unordered_set>
 
 #include "runtime/environment.h"
@@ -13,9 +15,16 @@
 namespace nearfield {
 namespace {
 
+// A program that changes its folder goes on with the same file.
+std::string absolute(const std::string& path) {
+  std::error_code error;
+  const std::filesystem::path whole = std::filesystem::absolute(path, error);
+  return path.empty() || error ? path : whole.string();
+}
+
 struct Trace {
   std::mutex mutex;
-  std::string path = environment("NEARFIELD_TRACE");
+  std::string path = absolute(environment("NEARFIELD_TRACE"));
   std::unordered_set<std::string> written;
   bool collecting = false;
   std::vector<std::string> collected;
