@@ -3,6 +3,8 @@
 """`nearfield show` draws what the operations do."""
 
 import itertools
+import math
+import re
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from commands import SMALL, refused, run
 
 import nearfield as nf
 from nearfield import _core
+from nearfield.distributed import ShardPlan
 from nearfield.tools import drawing, show
 
 
@@ -52,6 +55,36 @@ def test_pictures_of_shards_are_those_of_the_plan():
     assert rows[:3] == ["####++BB...."] * 3 and rows[3] == "++++++BB...." and rows[4] == "CCCCCCDD...."
     assert rows[5:] == ["............"] * 3
     assert drawn(text, of="shards", mesh=[3], cut=[1])[0].rows == ["AAAABBBBCCCC"] * 8
+
+
+@pytest.mark.parametrize("mesh", [[4, 4], [60], [3, 20], [7, 8]])
+def test_no_two_ranks_look_alike(mesh, tmp_path):
+    text, ranks = "na:fwd:f32:b1h1kv1d4:60x60:k3x3", math.prod(mesh)
+    picture = show.draw(text, of="shards", mesh=mesh)
+    assert [what for _, what in picture.legend.values()] == [f"rank {r}" for r in range(ranks)]
+    assert len({color for color, _ in picture.legend.values()}) == ranks
+    rows = picture.panels[0].rows
+    plan = ShardPlan((60, 60), 3, mesh_shape=tuple(mesh), shard_dims=tuple(range(len(mesh))))
+    for mark, (_, what) in picture.legend.items():
+        (top, bottom), (left, right) = plan.slab(int(what.split()[1]))
+        assert {row[left:right] for row in rows[top:bottom]} == {mark * (right - left)}
+    around = show.draw(text, of="shards", mesh=mesh, rank=ranks // 2)
+    for mark, (color, what) in around.legend.items():
+        if what.startswith("keys from rank"):  # by the name that it has in the other picture
+            assert picture.legend[mark] == (color, what.removeprefix("keys from "))
+    picture.save(str(tmp_path / "a.svg"))
+    words = re.findall(r"<text[^>]*>([^<]*)</text>", (tmp_path / "a.svg").read_text())
+    assert "A" in words and "A: rank 0" in words
+
+
+def test_pictures_of_more_ranks_than_letters(capsys):
+    text, mesh = "na:fwd:f32:b1h1kv1d4:90x90:k3x3", {"of": "shards", "mesh": [8, 9]}
+    with pytest.raises(show.CommandError, match="got 72 ranks, expected at most 62"):
+        show.draw(text, **mesh)
+    said = [what for _, what in show.draw(text, rank=70, **mesh).legend.values()][:-3]
+    assert sorted(said) == [f"keys from rank {r}" for r in (60, 61, 62, 69, 71)]
+    idle = show.draw("na:fwd:f32:b1h1kv1d4:12x12:k3x3", of="shards", mesh=[80])
+    assert len(idle.legend) == 12 and idle.notes == ["mesh 80; 68 of its ranks hold no tokens"]
 
 
 def test_pictures_of_tiles_cover_the_mask():

@@ -48,6 +48,7 @@ class Drawing:
     notes: list[str] = field(default_factory=list)
     cell: float = 14.0  # pixels
     across: int = 0  # panels side by side; 0: about as many as down
+    letters: set[str] = field(default_factory=set)  # marks that pictures show, in the middle of their cells
 
     def text(self) -> str:
         """As characters; refuses what no terminal is wide enough for."""
@@ -99,15 +100,21 @@ class Drawing:
             left, up = MARGIN + i % across * step_x, top + i // across * step_y
             if panel.title:
                 words.append((left, up + 12, panel.title, False))
+            own: dict[str, list[tuple[float, float]]] = {}  # corners by mark
             for y, row in enumerate(panel.rows):
                 for x, mark in enumerate(row):
-                    squares.setdefault(mark, []).append((left + x * size, up + titles + y * size))
+                    own.setdefault(mark, []).append((left + x * size, up + titles + y * size))
+            for mark, corners in own.items():
+                squares.setdefault(mark, []).extend(corners)
+                if mark in self.letters:
+                    words += _letter(mark, corners, size)
         y = top + math.ceil(len(self.panels) / across) * step_y
         keys, x, width = [], float(MARGIN), MARGIN + min(across, len(self.panels)) * step_x
         width = max(width, len(self.heading) * LETTER * 1.12 + 2 * MARGIN)
         for mark, (color, what) in self.legend.items():
             if mark not in squares:
                 continue
+            what = f"{mark}: {what}" if mark in self.letters else what
             if x + 18 + len(what) * LETTER > width and x > MARGIN:
                 x, y = float(MARGIN), y + LINE
             keys.append((x, y, color))
@@ -169,6 +176,14 @@ class Drawing:
 
     def _txt(self, path: str) -> None:
         Path(path).write_text(self.text() + "\n", encoding="utf-8")
+
+
+def _letter(mark: str, corners, size: float):
+    """The mark in the middle of the box of its cells, if there is room for it."""
+    (left, right), (up, down) = ((min(x), max(x) + size) for x in zip(*corners, strict=True))
+    if right - left < LETTER + 2 or down - up < 10:
+        return []
+    return [((left + right - LETTER) / 2, (up + down) / 2 + 4, mark, False)]
 
 
 class needs_matplotlib:

@@ -7,7 +7,6 @@ Which keys a query sees, and what a tile pair is, is asked of the core.
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import torch
@@ -16,20 +15,9 @@ from nearfield.tools import CommandError, tables
 from nearfield.tools.drawing import MOST_CELLS, PLAIN, QUERY, SEEN, SHARED, Drawing, Panel
 from nearfield.tools.layouts import Geometry, marked, panels, product
 from nearfield.tools.running import canonical, split
+from nearfield.tools.show_shards import shards
 from nearfield.tools.show_tiles import tile, tiles
 
-PEERS = (
-    "#d98880",
-    "#b39ddb",
-    "#80cbc4",
-    "#ffcc80",
-    "#bcaaa4",
-    "#ce93d8",
-    "#a5d6a7",
-    "#90caf9",
-    "#ef9a9a",
-    "#fff59d",
-)
 MOST_MASK = math.isqrt(MOST_CELLS)  # tokens
 
 
@@ -133,58 +121,6 @@ def mask(layout: Geometry, suffix, query, mesh, cut, rank) -> Drawing:
     share = table.float().mean().item()
     notes = [f"a row per query, a column per key, in raster order; {share:.1%} are seen", *layout.notes()]
     return Drawing(layout.heading(), [Panel(rows)], legend, notes, cell=8)
-
-
-def shards(layout: Geometry, suffix, query, mesh, cut, rank) -> Drawing:
-    """Who holds which tokens; or what one rank holds and fetches."""
-    try:
-        from nearfield.distributed import ShardPlan
-    except ImportError as error:
-        raise CommandError(
-            "shard plans are not part of this build: it has no nearfield.distributed"
-        ) from error
-    f = layout.fields
-    if f["operation"] != "na" or f["varlen"] or f["query_layout"]:
-        raise CommandError(f"{layout.problem} is none that ShardPlan cuts: expected one `na` layout")
-    if not mesh:
-        raise CommandError("expected --mesh with the ranks per dimension, `--mesh 2 2` say")
-    axes = f["layouts"][0]
-    plan = ShardPlan(
-        layout.keys,
-        tuple(axes["window"]),
-        tuple(axes["stride"]),
-        tuple(axes["dilation"]),
-        tuple(bool(c) for c in axes["causal"]),
-        mesh_shape=tuple(mesh),
-        shard_dims=tuple(cut or range(len(mesh))),
-    )
-    if rank is not None and not 0 <= rank < plan.ranks:
-        raise CommandError(f"got --rank {rank}, expected 0 to {plan.ranks - 1}")
-    marks, legend = {}, {}
-    if rank is None:
-        for r in range(plan.ranks):
-            name = chr(ord("A") + r % 26)
-            legend[name] = (PEERS[r % len(PEERS)], f"rank {r}")
-            marks |= dict.fromkeys(_tokens(plan.slab(r)), name)
-        return Drawing(layout.heading(), panels(marks, layout.keys), legend, [f"mesh {tables.tile(mesh)}"])
-    marks |= dict.fromkeys(_tokens(plan.slab(rank)), "+")
-    marks |= dict.fromkeys(_tokens(plan.inner(rank)), "#")
-    fetched = 0
-    for peer, box in plan.fetch(rank).items():
-        name = chr(ord("A") + peer % 26)
-        legend[name] = (PEERS[peer % len(PEERS)], f"keys from rank {peer}")
-        for token in _tokens(box):
-            marks[token] = name
-            fetched += 1
-    legend["#"] = (QUERY, "its queries that need its own keys only")
-    legend["+"] = (SHARED, "its other queries")
-    legend["."] = (PLAIN, "not needed")
-    notes = [f"rank {rank} of mesh {tables.tile(mesh)} fetches {fetched} tokens of keys and values"]
-    return Drawing(layout.heading(), panels(marks, layout.keys), legend, notes)
-
-
-def _tokens(box):
-    return itertools.product(*(range(*interval) for interval in box))
 
 
 KINDS = ("window", "mask", "tiles", "tile")  # that know no ranks
