@@ -11,6 +11,8 @@ from commands import refused, run
 from nearfield import _core
 from nearfield.tools import cli, simulate_plot, simulate_sweep
 
+TILES = ["-i", 16, "-f", 3, "--tiles", "q4,kv4"]
+
 
 def test_simulate_recommends_the_cheapest_that_sees_enough(capsys, tmp_path):
     words = ["-i", 16, 16, "-f", 5, "-n", 1, "-d", 8, "--threads", 1, "--plot", tmp_path / "a.svg"]
@@ -108,8 +110,17 @@ def test_simulate_gives_the_field_on_every_axis(capsys):
     [
         (["-i", 16, 16, "-f", 17], "expected 1 to 16"),
         (["-i", 16, 16, "-f", 3, 3, 3], "--field"),
-        (["-i", 16, "-f", 3, "-s", 99], "-s [99]"),
-        (["-i", 16, "-f", 3, "--tiles", "8,8"], "qTILE or kvTILE"),
+        (["-i", 16, "-f", 3, "-s", 99], "got -s 99, expected strides from 1 to 16 "),
+        (["-i", 64, "-f", 13, "-s", 0], "got -s 0, expected strides from 1 to 64 "),
+        (["-i", 64, "-f", 13, "-s", 4, 0], "got -s 4 0, expected"),
+        (["-i", -64, "-f", 13], "got -i with -64, expected numbers of tokens from 1 on"),
+        (["-i", 16, "-f", 3, "--dilation", 17], "got --dilation 17 on an axis of 16, expected 1 to 16"),
+        (["-i", 16, "-f", 3, "--tiles", "8,8"], "got --tiles 8,8, expected a qTILE and a kvTILE, such as"),
+        (["-i", 16, "-f", 3, "--tiles", "q8"], "got --tiles q8, expected a qTILE and a kvTILE, such as"),
+        (["-i", 16, "-f", 3, "--tiles", "q8x8,kv4"], "per axis"),
+        ([*TILES, "--budget", 3], "got --budget with --tiles, which counts the forward pass's pairs"),
+        ([*TILES, "--backprop"], "got --backprop with --tiles"),
+        ([*TILES, "--threads", 2], "got --threads with --tiles"),
         (["-i", 16, "-f", 3, "--budget", 0], "--budget"),
         (["-i", 16, "-f", 3, "--budget", "nan"], "--budget nan"),
         (["-i", 16, "-f", 3, "--threads", 100000], "--threads 100000"),
@@ -122,6 +133,21 @@ def test_simulate_refuses(capsys, words, part):
     assert part in refused(capsys, "simulate", *words)
 
 
-def test_simulate_says_when_nothing_fits(capsys):
-    status, out, _ = run(capsys, "simulate", "-i", 64, "-f", 31, "--budget", 1e-6)
-    assert status == 0 and "none that the budget has room for" in out
+def test_simulate_fails_when_nothing_fits(capsys):
+    status, out, err = run(capsys, "simulate", "-i", 64, "-f", 31, "--budget", 1e-6)
+    assert status == 1 and "combinations" in out and "recommended:" not in out
+    assert (
+        err.startswith("nearfield simulate: got --budget 1e-06 ms, expected about ") and err.count("\n") == 1
+    )
+    words = ["-i", 64, "-f", 13, "-s", 40, "--json", "-"]
+    status, out, _ = run(capsys, "simulate", *words)
+    assert status == 0 and json.loads(out.splitlines()[0])["stride"] == [40]  # more than the field
+    none = refused(capsys, "simulate", "-i", 7, "-f", 3, "--dilation", 2, "-s", 3)
+    assert "the sweep has no combination that gives every query a field of 3" in none
+
+
+def test_simulate_says_what_is_of_both_passes(capsys):
+    words = ["-i", 16, "-f", 3, "-s", 1, "--threads", 1]
+    note = "predicted: forward and backward pass together; all else is of the forward pass alone"
+    assert note in run(capsys, "simulate", *words, "--backprop")[1]
+    assert note not in run(capsys, "simulate", *words)[1]

@@ -7,9 +7,7 @@ from __future__ import annotations
 import functools
 import math
 
-import torch
-
-from nearfield.tools import outputs, simulate_plot, tables
+from nearfield.tools import CommandError, outputs, simulate_plot, tables
 from nearfield.tools.profile_arguments import DTYPES, boolean
 from nearfield.tools.simulate_sweep import Point, cost, per_axis, recommended, sweep
 
@@ -50,11 +48,12 @@ def add_parser(commands) -> None:
     parser.add_argument("-n", "--heads", type=int, default=8, metavar="N", help="(8)")
     parser.add_argument("-d", "--dim", type=int, default=64, metavar="N", help="of a head (64)")
     parser.add_argument("--dtype", choices=DTYPES, default="fp32")
-    parser.add_argument("--backprop", action="store_true", help="time of both passes")
+    parser.add_argument(
+        "--backprop", action="store_true", help="time of both passes (all else is of the forward one)"
+    )
     parser.add_argument(
         "--threads",
         type=int,
-        default=torch.get_num_threads(),
         metavar="N",
         help="that share the predicted time evenly (torch's)",
     )
@@ -65,8 +64,8 @@ def add_parser(commands) -> None:
         "--tiles",
         nargs="+",
         metavar="qTILE,kvTILE",
-        help="count whole tiles of these shapes, such as q8x8,kv8x16, of any kernel; recommends by "
-        "computed pairs",
+        help="count whole tiles of these shapes, of any kernel: of queries and of keys, such as "
+        "q8x8,kv8x16; recommends by computed pairs, for there is no time to predict",
     )
     parser.add_argument(
         "--max-configs", type=int, default=12, metavar="N", help="rows of the table; 0: all (12)"
@@ -92,6 +91,12 @@ def run(args) -> None:
     if args.plot:
         wanted = math.prod(per_axis(args, "field", None))
         simulate_plot.save(points, best, args, functools.partial(cost, args=args), wanted)
+    if best is None:
+        least = min((p.seconds for p in points if p.enough and p.seconds is not None), default=None)
+        what = "the sweep has no combination that gives every query"
+        if least is not None:
+            what = f"got --budget {args.budget:g} ms, expected about {tables.seconds(least)} or more for"
+        raise CommandError(f"{what} a field of {tables.tile(per_axis(args, 'field', None))}")
 
 
 def show(ordered: list[Point], best: Point | None, args) -> None:
@@ -132,9 +137,9 @@ def show(ordered: list[Point], best: Point | None, args) -> None:
         "* recommended; - not the whole field. field: what the worst placed query sees; of dense: pairs "
         "of dense attention over computed ones",
     )
+    if args.backprop:
+        tables.show("predicted: forward and backward pass together; all else is of the forward pass alone")
     if best is None:
-        fits = "the budget has room for" if any(p.enough for p in ordered) else "the sweep has"
-        tables.show(f"none that {fits} gives a field of {tables.tile(per_axis(args, 'field', None))}")
         return
     window, stride = (v[0] if len(set(v)) == 1 else v for v in (best.window, best.stride))
     tables.show(f"recommended: kernel_size={window}, stride={stride}    {best.problem}")

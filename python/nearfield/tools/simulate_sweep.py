@@ -13,6 +13,8 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 
+import torch
+
 from nearfield import _core
 from nearfield.tools import CommandError, explain, tables
 from nearfield.tools.profile_arguments import DTYPES, above_zero, threads_there
@@ -57,6 +59,11 @@ def sweep(args) -> list[Point]:
     layout = args.input_size
     if not 1 <= len(layout) <= 3:
         raise CommandError(f"got -i with {len(layout)} numbers, expected 1 to 3")
+    if least := [n for n in layout if n < 1]:
+        raise CommandError(f"got -i with {least[0]}, expected numbers of tokens from 1 on")
+    if args.tiles:
+        _tiles_are_both(args)
+    args.threads = torch.get_num_threads() if args.threads is None else args.threads
     threads_there(args.threads)
     if args.budget is not None:
         above_zero("--budget", args.budget)
@@ -66,9 +73,11 @@ def sweep(args) -> list[Point]:
     causal = per_axis(args, "causal", [False])
     axes = []
     for n, f, d in zip(layout, field, dilation, strict=True):
-        if f < 1 or d < 1 or f * d > n:
+        if not 1 <= d <= n:
+            raise CommandError(f"got --dilation {d} on an axis of {n}, expected 1 to {n}")
+        if f < 1 or f * d > n:
             raise CommandError(
-                f"got field {f} at dilation {d} on an axis of {n}, expected 1 to {n // max(d, 1)} tokens"
+                f"got field {f} at dilation {d} on an axis of {n}, expected 1 to {n // d} tokens"
             )
         axes.append(_choices(f, n // d, args.stride))
     combinations = list(_combinations(axes, list(zip(layout, field, dilation, causal, strict=True))))
@@ -81,6 +90,19 @@ def sweep(args) -> list[Point]:
             points += _points(args, window, stride, dilation, causal, field)
             advance()
     return points
+
+
+def _tiles_are_both(args) -> None:
+    """Of --tiles: both are named, and nothing that counts predicted times is asked for."""
+    for tile in args.tiles:
+        if sorted(part.rstrip("0123456789x") for part in tile.split(",")) != ["kv", "q"]:
+            raise CommandError(f"got --tiles {tile}, expected a qTILE and a kvTILE, such as q8x8,kv8x16")
+    given = {"--budget": args.budget is not None, "--backprop": args.backprop, "--threads": args.threads}
+    if no_effect := [name for name, there in given.items() if there]:
+        raise CommandError(
+            f"got {no_effect[0]} with --tiles, which counts the forward pass's pairs and predicts no time: "
+            "expected one of the two"
+        )
 
 
 def per_axis(args, name: str, default) -> list:
@@ -100,8 +122,9 @@ def _choices(field: int, most: int, asked) -> list[tuple[int, int]]:
         for k in (field, min(field + s - 1, most), min(keeps, most), min(-(-keeps // 8) * 8, most)):
             if 1 <= s <= k:
                 found[k, s] = None
-    if not found:
-        raise CommandError(f"got -s {asked}, expected strides from 1 to the field {field}")
+    if not found or min(asked or [1]) < 1:
+        given = " ".join(map(str, asked))
+        raise CommandError(f"got -s {given}, expected strides from 1 to {most} on an axis of so many tokens")
     return sorted(found)
 
 
@@ -132,7 +155,6 @@ def _points(args, window, stride, dilation, causal, field) -> list[Point]:
         "sparsity": said["sparsity"],
         "enough": all(a >= b for a, b in zip(sees, field, strict=True)),
     }
-    seconds, answer = _predicted(problem, args)
     points = []
     for tile in args.tiles or []:
         try:
@@ -143,6 +165,7 @@ def _points(args, window, stride, dilation, causal, field) -> list[Point]:
         points.append(Point(**common, **own, seconds=None))
     if points:
         return points
+    seconds, answer = _predicted(problem, args)
     kernel = answer["kernel"].split(",")[0]
     own = {"tiles": tables.tile(answer.get("query_tile")), "kernel": kernel, "waste": answer["waste"]}
     return [Point(**common, **own, computed=said["pairs"] * answer["waste"], seconds=seconds)]
