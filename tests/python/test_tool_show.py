@@ -138,6 +138,30 @@ def test_pairs_of_tiles_are_those_of_the_layout(problem):
     assert [note[note.index("of cpu") :] for note in notes if note.startswith("kernel ")] == said
 
 
+def test_notes_say_what_runs_the_tiles():
+    packed = "na:fwd:f32:b1h8kv8d64:64x64+12x12+1x300:k7x7+3x3+1x5"
+    kernel = next(a for a in _core.plan(packed) if a["chosen"])["kernel"]
+    assert kernel.count("(") > 1  # kernels of several names
+    notes = "\n".join(show.draw(packed, of="tiles", sequence=1).notes)
+    assert f"kernels {kernel.rpartition(', ')[0]} of cpu compute " in notes
+    assert " in all sequences together" in notes
+    foreign = show.draw(SMALL + "@cpu,q8x8,kv8x8", of="tile").notes
+    assert any(note.startswith("no kernel here runs these tiles: cpu: query tile 8x8 is") for note in foreign)
+    assert "no kernel" not in "".join(show.draw(SMALL + "@cpu,q4x4", of="tiles").notes)
+
+
+@pytest.mark.parametrize("of", ["window", "mask", "tiles", "tile", "shards"])
+def test_what_stands_behind_the_problem_counts_in_every_picture(capsys, of):
+    words = ["--of", of, *(["--mesh", 2] if of == "shards" else [])]
+    assert "got backend `foo`, expected one of" in refused(capsys, "show", SMALL + "@foo", *words)
+    if of in ("tiles", "tile"):
+        assert "query tile 99x99 is" in refused(capsys, "show", SMALL + "@cpu,q99x99", *words)
+        return
+    _, out, _ = run(capsys, "show", SMALL + "@cpu,q99x99", *words)
+    assert "nothing here runs @cpu,q99x99: cpu: query tile 99x99 is none it can use" in out
+    assert "nothing here" not in run(capsys, "show", SMALL + "@cpu/b16", *words)[1]
+
+
 @pytest.mark.parametrize("kind", ["svg", "png", "txt"])
 @pytest.mark.parametrize("of", ["window", "mask", "tiles", "tile"])
 def test_pictures_are_written(capsys, tmp_path, of, kind):
@@ -153,6 +177,35 @@ def test_show_prints(capsys):
     assert status == 0 and "...#oQ\n...#oo\n...###\n......" in out and "query 0 5 sees 9 keys" in out
 
 
+def test_long_sequences_are_broken_into_rows(capsys, tmp_path):
+    text = "na:fwd:f32:b1h1kv1d8:2000:k31"
+    panel = drawn(text, query=[1000])[0]
+    assert "".join(panel.rows) == "." * 985 + "#" * 15 + "Q" + "#" * 15 + "." * 984
+    assert {len(row) for row in panel.rows[:-1]} == {64} and panel.labels[1:3] == ["64", "128"]
+    out = run(capsys, "show", text)[1]
+    assert "\n 960 " + "." * 25 + "#" * 15 + "Q" + "#" * 15 + "." * 8 + "\n" in out
+    assert drawn(text.replace("2000", "100"))[0].labels == []  # fits in one
+    status, _, _ = run(capsys, "show", text, "-o", tmp_path / "a.svg")
+    picture = (tmp_path / "a.svg").read_text()
+    assert status == 0 and ">960</text>" in picture
+    width, height = (float(re.search(f'{side}="([0-9.]+)"', picture)[1]) for side in ("width", "height"))
+    assert 400 < width < 1200 and 400 < height < 1200
+    assert "h13v13" in picture  # cells that can be seen
+
+
+def test_words_fit_into_pictures(tmp_path):
+    packed = "+".join(f"{n}x{n + 3}" for n in range(8, 40))
+    show.draw(f"na:fwd:f32:b1h8kv8d64:{packed}:k7x7").save(str(tmp_path / "a.svg"))
+    picture = (tmp_path / "a.svg").read_text()
+    width = float(re.search('width="([0-9.]+)"', picture)[1])
+    found = re.findall(r'<text x="([0-9.]+)" y="[0-9.]+"( font-weight="bold")?>([^<]*)<', picture)
+    lines = [(float(x), bold, words) for x, bold, words in found]
+    assert sum(bool(bold) for _, bold, _ in lines) > 2  # the heading is broken into lines
+    assert "".join(w for _, b, w in lines if b).startswith("na:fwd:f32:b1h8kv8d64:" + packed)
+    # Letters of DejaVu Sans, among the widest of what a browser may choose.
+    assert all(x + len(words) * (8.4 if bold else 7) < width for x, bold, words in lines)
+
+
 @pytest.mark.parametrize(
     ("words", "part"),
     [
@@ -165,7 +218,7 @@ def test_show_prints(capsys):
         ([SMALL, "-o", "a.gif"], "expected a name that ends with"),
         ([SMALL, "-o", "/no/such/folder/a.svg"], "cannot write"),
         ([SMALL.replace("6x7", "60x70"), "--of", "mask"], "too many for a mask"),
-        (["na:fwd:f32:b1h1kv1d8:400:k3"], "--out"),
+        (["na:fwd:f32:b1h1kv1d8:3x400:k3x3"], "--out"),
         ([SMALL + "@reference", "--of", "tiles"], "works in tiles"),
         ([SMALL.replace("6x7", "100000x100000")], "10000000000 tokens are too many for a picture"),
         ([SMALL, "--mesh", 2], "expected --of shards"),

@@ -9,7 +9,9 @@ the legend says which colour a mark has.
 from __future__ import annotations
 
 import html
+import itertools
 import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,22 +20,20 @@ from nearfield.tools import CommandError
 INK, PAPER = "#222222", "#ffffff"
 PLAIN, SEEN, QUERY, SHARED = "#eceff3", "#f0a63c", "#1f4e79", "#7fa8cc"  # of tokens
 FULL, PARTIAL = "#8fbf7f", "#f0a63c"  # of tiles
-LINE, GAP, MARGIN, LETTER = (
-    18,
-    24,
-    16,
-    6.6,
-)  # pixels: a line of words, between panels, around, a letter's width
+LINE, GAP, MARGIN = 18, 24, 16  # pixels: a line of words, between panels, around
+LETTER, WIDE, BOLD = 6.6, 7.4, 8.4  # a letter: its usual width, and the most in words and in the bold heading
+LEAST = 600  # what words may take, however narrow the squares are; beyond it they are broken into lines
 MOST_TEXT = 160  # columns of a panel as text
 MOST_CELLS = 1 << 21
 
 
 @dataclass
 class Panel:
-    """rows: strings of the same length, a character per cell."""
+    """rows: strings, a character per cell, of the same length but for the last one."""
 
     rows: list[str]
     title: str = ""
+    labels: list[str] = field(default_factory=list)  # one per row, at its left; or none
 
     @property
     def columns(self) -> int:
@@ -57,7 +57,11 @@ class Drawing:
             raise CommandError(f"{widest} columns are too many for text: add --out FILE.svg or FILE.png")
         parts = [self.heading]
         for panel in self.panels:
-            parts.append("\n".join(([panel.title] if panel.title else []) + panel.rows))
+            rows = panel.rows
+            if panel.labels:
+                most = max(map(len, panel.labels))
+                rows = [f"{name:>{most}} {row}" for name, row in zip(panel.labels, rows, strict=True)]
+            parts.append("\n".join(([panel.title] if panel.title else []) + rows))
         used = set("".join(row for p in self.panels for row in p.rows))
         parts.append(
             "\n".join([f"{m} {what}" for m, (_, what) in self.legend.items() if m in used] + self.notes)
@@ -81,7 +85,7 @@ class Drawing:
     # ---- layout: (words, squares, width, height)
 
     def _placed(self):
-        words: list[tuple[float, float, str, bool]] = [(MARGIN, MARGIN + 12, self.heading, True)]
+        words: list[tuple[float, float, str, bool]] = []
         cells = (
             max((p.columns for p in self.panels), default=1),
             max((len(p.rows) for p in self.panels), default=1),
@@ -89,17 +93,27 @@ class Drawing:
         size = max(min(self.cell, 900 / max(cells)), 1.0)
         titles = LINE if any(p.title for p in self.panels) else 0
         widest_title = max((len(p.title) * LETTER for p in self.panels), default=0)
-        step_x = max(cells[0] * size, widest_title) + GAP
+        labels = max((len(name) for p in self.panels for name in p.labels), default=-1) * WIDE + WIDE
+        step_x = labels + max(cells[0] * size, widest_title) + GAP
         step_y = cells[1] * size + titles + GAP
         across = self.across or max(
             1, min(len(self.panels), round(math.sqrt(len(self.panels) * step_y / step_x)))
         )
-        top = MARGIN + LINE + 8
+        width = MARGIN + min(across, len(self.panels)) * step_x
+        room = max(width, LEAST) - 2 * MARGIN
+        heading = _broken(re.findall(r"[^:+@ ]*[:+@ ]*", self.heading), int(room / BOLD))
+        words += [(MARGIN, MARGIN + 12 + i * LINE, line, True) for i, line in enumerate(heading)]
+        width = max(width, max(map(len, heading)) * BOLD + 2 * MARGIN)
+        top = MARGIN + len(heading) * LINE + 8
         squares: dict[str, list[tuple[float, float]]] = {}
         for i, panel in enumerate(self.panels):
-            left, up = MARGIN + i % across * step_x, top + i // across * step_y
+            left, up = MARGIN + labels + i % across * step_x, top + i // across * step_y
             if panel.title:
                 words.append((left, up + 12, panel.title, False))
+            for y, name in enumerate(panel.labels):
+                if size >= 10 or y % math.ceil(10 / size) == 0:  # as many as there is room for
+                    at = left - len(name) * WIDE - 4
+                    words.append((at, up + titles + (y + 0.5) * size + 4, name, False))
             own: dict[str, list[tuple[float, float]]] = {}  # corners by mark
             for y, row in enumerate(panel.rows):
                 for x, mark in enumerate(row):
@@ -109,8 +123,7 @@ class Drawing:
                 if mark in self.letters:
                     words += _letter(mark, corners, size)
         y = top + math.ceil(len(self.panels) / across) * step_y
-        keys, x, width = [], float(MARGIN), MARGIN + min(across, len(self.panels)) * step_x
-        width = max(width, len(self.heading) * LETTER * 1.12 + 2 * MARGIN)
+        keys, x = [], float(MARGIN)
         for mark, (color, what) in self.legend.items():
             if mark not in squares:
                 continue
@@ -120,10 +133,12 @@ class Drawing:
             keys.append((x, y, color))
             words.append((x + 18, y + 11, what, False))
             x += 18 + len(what) * LETTER + 16
-        for note in self.notes:
+        for line in itertools.chain(
+            *(_broken(re.findall(r"\S* *", n), int(room / WIDE)) for n in self.notes)
+        ):
             y += LINE
-            words.append((MARGIN, y + 11, note, False))
-            width = max(width, len(note) * LETTER + 2 * MARGIN)
+            words.append((MARGIN, y + 11, line, False))
+            width = max(width, len(line) * WIDE + 2 * MARGIN)
         return words, squares, keys, size, width, y + LINE + MARGIN
 
     def _svg(self, path: str) -> None:
@@ -179,11 +194,28 @@ class Drawing:
 
 
 def _letter(mark: str, corners, size: float):
-    """The mark in the middle of the box of its cells, if there is room for it."""
-    (left, right), (up, down) = ((min(x), max(x) + size) for x in zip(*corners, strict=True))
-    if right - left < LETTER + 2 or down - up < 10:
+    """The mark in the middle of its cells, if there is room for it: of the longest rows that it has."""
+    rows: dict[float, list[float]] = {}
+    for x, y in corners:
+        rows.setdefault(y, []).append(x)
+    most = max(map(len, rows.values()))
+    longest = sorted(y for y, own in rows.items() if len(own) == most)
+    longest = [y for y in longest if rows[y][0] == rows[longest[0]][0]]  # not what a broken row goes on with
+    if most * size < LETTER + 2 or len(longest) * size < 10:
         return []
-    return [((left + right - LETTER) / 2, (up + down) / 2 + 4, mark, False)]
+    y, own = longest[(len(longest) - 1) // 2], rows[longest[0]]
+    down = size if len(longest) % 2 == 0 else size / 2  # even: between two rows
+    return [((min(own) + max(own) + size - LETTER) / 2, y + down + 4, mark, False)]
+
+
+def _broken(parts: list[str], most: int) -> list[str]:
+    """Joined to lines of at most `most` characters where that can be."""
+    lines = [""]
+    for part in parts:
+        if lines[-1] and len(lines[-1]) + len(part.rstrip()) > most:
+            lines.append("")
+        lines[-1] += part
+    return [line.rstrip() for line in lines]
 
 
 class needs_matplotlib:

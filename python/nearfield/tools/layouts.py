@@ -13,6 +13,8 @@ from nearfield import _core
 from nearfield.tools import CommandError
 from nearfield.tools.drawing import MOST_CELLS, Panel
 
+ONE_ROW, WRAPPED = 100, 64  # tokens: of one axis in a row at most, and a multiple of how many if it is longer
+
 
 class Geometry:
     """One sequence of a problem, with its intervals as tables."""
@@ -80,14 +82,21 @@ def product(parts: list[torch.Tensor]) -> torch.Tensor:
 
 
 def panels(marks: dict[tuple, str], extents: tuple[int, ...], names="plane") -> list[Panel]:
-    """Tokens as rows and columns; a third axis is one panel per plane. marks: by token; others are plain."""
-    rows, columns = (1, *extents)[-2:] if len(extents) == 1 else extents[-2:]
+    """Tokens as rows and columns; a third axis is one panel per plane. marks: by token; others are plain.
+    A long single axis is broken into rows, each labelled by its first token."""
+    if len(extents) == 1:
+        n = extents[0]
+        line = "".join(marks.get((x,), ".") for x in range(n))
+        if n <= ONE_ROW:
+            return [Panel([line])]
+        # About as many rows as columns, of which 64 are readable.
+        columns = WRAPPED * max(1, math.ceil(math.sqrt(n) / WRAPPED))
+        starts = range(0, n, columns)
+        return [Panel([line[at : at + columns] for at in starts], labels=[str(at) for at in starts])]
+    rows, columns = extents[-2:]
     found = []
     for plane in itertools.product(*map(range, extents[:-2])):
-        table = [
-            "".join(marks.get((*plane, *((y, x) if len(extents) > 1 else (x,))), ".") for x in range(columns))
-            for y in range(rows)
-        ]
+        table = ["".join(marks.get((*plane, y, x), ".") for x in range(columns)) for y in range(rows)]
         found.append(Panel(table, f"{names} {plane[0]}" if plane else ""))
     return found
 

@@ -11,12 +11,13 @@ import math
 
 import torch
 
+from nearfield import _core
 from nearfield.tools import CommandError, tables
 from nearfield.tools.drawing import MOST_CELLS, PLAIN, QUERY, SEEN, SHARED, Drawing, Panel
 from nearfield.tools.layouts import Geometry, marked, panels, product
 from nearfield.tools.running import canonical, split
 from nearfield.tools.show_shards import shards
-from nearfield.tools.show_tiles import tile, tiles
+from nearfield.tools.show_tiles import refusals, tile, tiles
 
 MOST_MASK = math.isqrt(MOST_CELLS)  # tokens
 
@@ -75,7 +76,11 @@ def draw(call, of="window", query=None, sequence=0, mesh=None, cut=None, rank=No
     problem, suffix = split(call)
     layout = Geometry(canonical(problem), sequence)
     try:
-        return PICTURES[of](layout, suffix, query, mesh, cut, rank)
+        # Other pictures have no tiles, but a suffix that means nothing is a mistake there too.
+        answers = _core.plan(f"{layout.problem}@{suffix}") if suffix and of not in TILED else []
+        drawing = PICTURES[of](layout, suffix, query, mesh, cut, rank)
+        drawing.notes += [f"nothing here runs @{suffix}: {why}" for why in refusals(answers)]
+        return drawing
     except ValueError as error:
         raise CommandError(str(error)) from error
 
@@ -123,5 +128,6 @@ def mask(layout: Geometry, suffix, query, mesh, cut, rank) -> Drawing:
     return Drawing(layout.heading(), [Panel(rows)], legend, notes, cell=8)
 
 
+TILED = ("tiles", "tile")
 KINDS = ("window", "mask", "tiles", "tile")  # that know no ranks
 PICTURES = {"window": window, "mask": mask, "tiles": tiles, "tile": tile, "shards": shards}

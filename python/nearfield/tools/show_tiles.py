@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import torch
 
@@ -29,13 +30,29 @@ def _tile_notes(layout: Geometry, suffix: str, found: dict) -> list[str]:
         f"{found['full']:.0f} full, {found['partial']:.0f} partial, {found['skipped']:.0f} skipped",
         f"the tiles that are not skipped have {share:.2f} pairs for each useful one",
     ]
-    chosen = next((a for a in _core.plan(call) if a["chosen"]), None)
+    answers = _core.plan(call)
+    chosen = next((a for a in answers if a["chosen"]), None)
     if chosen is not None:
-        kernel = chosen["kernel"].partition(",")[0]
-        notes.append(f"kernel {kernel} of {chosen['backend']} computes {chosen['waste']:.2f}")
+        notes.append(_kernels(chosen) + (" in all sequences together" if layout.fields["varlen"] else ""))
+    notes += [f"no kernel here runs these tiles: {why}" for why in refusals(answers)]
     if found["groups"] > 1:
         notes.append(f"one of {found['groups']} dilation groups is drawn; the numbers are those of all")
     return notes
+
+
+def refusals(answers: list[dict]) -> list[str]:
+    """Why nothing runs what stands behind @, of _core.plan(); nothing where something does."""
+    if any(a["chosen"] for a in answers):
+        return []
+    return [f"{a['backend']}: {a['refusal']}" for a in answers if "refusal" in a]
+
+
+def _kernels(chosen: dict) -> str:
+    """Those of a plan, `s2, avx512` or, packed, `s2 (3), b16 (1), avx512`, and what they compute."""
+    parts = chosen["kernel"].split(", ")
+    counted = [part for part in parts if re.search(r" \(\d+\)$", part)]
+    verb = "kernels {} of {} compute" if len(counted) > 1 else "kernel {} of {} computes"
+    return f"{verb.format(', '.join(counted or parts[:1]), chosen['backend'])} {chosen['waste']:.2f}"
 
 
 def _inside(layout: Geometry, call: str) -> int:
