@@ -53,11 +53,18 @@ def report() -> dict:
     found["threads"] = f"{torch.get_num_threads()} of torch"
     found["CPU target"] = f"{info.get('cpu_target', 'none')} of {', '.join(info.get('cpu_targets', []))}"
     with contextlib.ExitStack() as stack:
+        faults = []  # of variables; a report has to come whatever is wrong
+        try:
+            _check_a_call()  # NEARFIELD_VERBOSE, NEARFIELD_BF16_ARITHMETIC
+        except ValueError as error:
+            faults.append(str(error))
         try:
             _core.plan(PROBLEM)
-        except ValueError as error:  # NEARFIELD_TUNER; a report has to come whatever is wrong
-            found["fault"] = str(error)
+        except ValueError as error:  # NEARFIELD_TUNER, NEARFIELD_BACKEND
+            faults.append(str(error))
             stack.enter_context(tuner_text("", "none"))
+        if faults:
+            found["fault"] = "; ".join(faults)
         for name in info["backends"]:
             found[f"backend {name}"] = _of_backend(name)
     if torch.cuda.is_available():
@@ -67,6 +74,14 @@ def report() -> dict:
     variables = sorted(k for k in os.environ if k.startswith("NEARFIELD_"))
     found["variables"] = ", ".join(f"{k}={os.environ[k]}" for k in variables) or "no NEARFIELD_* is set"
     return found
+
+
+def _check_a_call() -> None:
+    """What every call does before it runs, which reads the variables that have nothing to do with plans."""
+    tensor = ("float32", "cpu", 0, (1, 8, 1, 8))
+    _core.check(
+        [tensor] * 3 + [None] * 5, None, 0.0, _core.FUNCTIONS.index("na1d"), 0, 0, (3, 1, 1, 0), (), ()
+    )
 
 
 def _of_backend(name: str) -> str:
