@@ -12,6 +12,7 @@ import contextlib
 import os
 import sys
 
+from nearfield import _core
 from nearfield.tools import CommandError, explain, info, optimize, profile, show, simulate
 
 # Packages of the extra `demo`, by the name they are imported under.
@@ -70,6 +71,7 @@ def _expected(error) -> str | None:
 
 def _parser():
     parser = argparse.ArgumentParser(prog="nearfield", description="Neighborhood attention: tools.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {_core.info()['version']}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for tool in TOOLS:
         tool.add_parser(commands)
