@@ -40,6 +40,29 @@ def test_info_comes_with_a_tuner_file_that_cannot_be_read(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    "variables",
+    [
+        {"NEARFIELD_VERBOSE": "foo"},
+        {"NEARFIELD_BF16_ARITHMETIC": "maybe"},
+        {"NEARFIELD_VERBOSE": "foo", "NEARFIELD_TUNER": "foo"},
+        {"NEARFIELD_VERBOSE": "exec,check", "NEARFIELD_BF16_ARITHMETIC": "1"},
+    ],
+)
+def test_info_says_which_variables_make_calls_fail(variables):
+    command = [sys.executable, "-m", "nearfield", "info", "--json", "-"]
+    done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True)
+    fault = json.loads(done.stdout).get("fault", "")
+    wrong = [f"got {name}={value}," for name, value in variables.items() if value in ("foo", "maybe")]
+    assert done.returncode == 0 and all(text in fault for text in wrong) and bool(fault) == bool(wrong)
+
+
+def test_the_command_has_a_version(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["--version"])
+    assert stopped.value.code == 0 and capsys.readouterr().out == f"nearfield {nf.__version__}\n"
+
+
+@pytest.mark.parametrize(
     ("more", "says"),
     [
         ({"NEARFIELD_CPU_TARGET": "foo"}, "nearfield: [nearfield] got NEARFIELD_CPU_TARGET=foo, expected"),
@@ -80,6 +103,12 @@ def test_explain_has_every_backend_and_what_is_ignored(capsys):
     assert "kernel_schedule='pp'" in out and "run_persistent_kernel=True" in out
     rows = [json.loads(x) for x in run(capsys, "explain", SMALL + "@cpu,q4x4", "--json", "-")[1].splitlines()]
     assert [r["query_tile"] for r in rows] == [[4, 4]] and rows[0]["kernel"].startswith("general")
+
+
+def test_explain_knows_no_pairs_that_only_the_device_knows(capsys):
+    out = run(capsys, "explain", "att:fwd:f32:b1h1kv1d8:var=4,100,120,40,50")[1]
+    assert "pairs known on the device only" in out and "0 visible pairs" not in out and "of dense" not in out
+    assert "visible pairs per head" in run(capsys, "explain", SMALL)[1]
 
 
 @pytest.mark.parametrize(

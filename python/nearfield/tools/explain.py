@@ -83,6 +83,16 @@ def run(args) -> None:
         raise CommandError(f"nothing runs {', '.join(missing)} on {args.device} tensors")
 
 
+def _work(said: dict) -> str:
+    """What the windows ask for."""
+    if said["fields"]["offsets"]:  # `var=`: the lengths are in a tensor of the device
+        return "pairs known on the device only"
+    return (
+        f"{said['pairs']:.4g} visible pairs per head, {said['flops']:.4g} useful FLOP, "
+        f"1 / {said['sparsity']:.4g} of dense"
+    )
+
+
 def show(call: str, said: dict, answers: list[dict], threads: int) -> None:
     """The tables of one call."""
     lines, refusals = [], []
@@ -103,9 +113,7 @@ def show(call: str, said: dict, answers: list[dict], threads: int) -> None:
     suffix = call.partition("@")[2]
     tables.show(
         said["problem"] + (f"@{suffix}" if suffix else ""),
-        f"{said['pairs']:.4g} visible pairs per head, {said['flops']:.4g} useful FLOP, 1 / "
-        f"{said['sparsity']:.4g} "
-        "of dense",
+        _work(said),
         *([tables.table(None, columns, lines, keys=2)] if lines else []),
         *refusals,
     )
