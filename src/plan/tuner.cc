@@ -27,6 +27,7 @@ std::string key_of(std::string_view problem, std::string_view device, std::strin
 std::string text_of(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   std::ostringstream text;
+  if (file && file.peek() == std::ifstream::traits_type::eof() && !file.bad()) return "";  // << would fail
   text << file.rdbuf();
   if (!file || !text) refuse("tuner", "NEARFIELD_TUNER=" + path, "a file that can be read", kHint);
   return text.str();
