@@ -22,15 +22,18 @@ def tuner_file(path: str | os.PathLike):
 
     Raises:
         ValueError: `[tuner] got X, expected Y; hint`, where the file cannot be read, is broken or is
-        something
-            else. A line whose kernel cannot serve its problem raises when that problem is called.
+            something else. A line whose kernel cannot serve its problem raises when that problem is called.
     """
+    with tuner_text(read(path), str(path)):
+        yield
+
+
+def read(path: str | os.PathLike) -> str:
+    """The text of a tuner file."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"[tuner] got {path}, expected a tuner file that can be read; {error}") from error
-    with tuner_text(text, str(path)):
-        yield
 
 
 @contextlib.contextmanager

@@ -21,6 +21,18 @@ def writable(path: str | os.PathLike) -> None:
         raise CommandError(f"cannot write {path}: not allowed")
 
 
+def replaceable(path: str | os.PathLike) -> Path:
+    """The same of a file that a fresh one replaces, whose folder must take that one; the file behind links.
+    What is no regular file is refused: a device would become one, and a pipe nobody reads would wait."""
+    real = Path(os.path.realpath(path))
+    writable(real)
+    if os.path.exists(real) and not os.path.isfile(real):
+        raise CommandError(f"cannot write {path}: it is no regular file")
+    if not os.access(real.parent, os.W_OK | os.X_OK):
+        raise CommandError(f"cannot write {path}: the folder {real.parent} takes no new file")
+    return real
+
+
 def all_writable(*paths: str | None) -> None:
     """The same of several; None is no file, and `-` is the standard output."""
     for path in paths:

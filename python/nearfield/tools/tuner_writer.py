@@ -11,31 +11,68 @@ import json
 import os
 from pathlib import Path
 
-from nearfield._tuner import tuner_file
+from nearfield._tuner import read, tuner_text
 from nearfield.tools import CommandError
+from nearfield.tools.outputs import replaceable
 
 
-def write(path: str | os.PathLike, lines: list) -> None:
+def write(path: str | os.PathLike, lines: list, problems=()) -> None:
     """Adds lines (of optimizer.py) to a file, in place of older ones for the same problem, device class and
-    version. Several processes may do so at once.
+    version, and of all lines for `problems` that this version refuses. Several processes may do so at once.
 
     Raises:
         CommandError: the file is something else, or cannot be written.
     """
-    path = Path(path)
+    real = replaceable(path)
     try:
-        with _locked(path), tuner_file(path):  # which checks it
-            texts = [text for text in path.read_text(encoding="utf-8").splitlines() if text.strip()]
-            kept = {_key(text): text for text in texts}
+        with _locked(real):
+            kept = {_key(text): text for text in _kept(real, str(path), set(problems))}
             kept |= {_key(line.text): line.text for line in lines}
-            fresh = path.with_name(f".{path.name}.{os.getpid()}")
+            fresh = real.with_name(f".{real.name}.{os.getpid()}")
             fresh.write_text("".join(text + "\n" for text in kept.values()), encoding="utf-8")
-            fresh.chmod(path.stat().st_mode & 0o777)
-            fresh.replace(path)
+            fresh.chmod(real.stat().st_mode & 0o777)
+            fresh.replace(real)
     except ValueError as error:
         raise CommandError(str(error)) from error
     except OSError as error:
         raise CommandError(f"cannot write {path}: {error.strerror}") from error
+
+
+def check(path: str | os.PathLike) -> None:
+    """Complains, before the work, about what write() would refuse whatever the problems. Makes no file."""
+    real = replaceable(path)
+    if real.exists():
+        try:
+            _kept(real, str(path), None)
+        except ValueError as error:
+            raise CommandError(str(error)) from error
+
+
+def _kept(real: Path, name: str, problems: set | None) -> list[str]:
+    """The lines of a file, without those for `problems` (None: for any) that this version refuses: it says
+    of them that the problem is to be optimised anew, so that must do. Others it refuses raise."""
+    texts = read(real).split("\n")
+    try:
+        with tuner_text("\n".join(texts), name):
+            return [text for text in texts if text.strip()]
+    except ValueError:
+        return [text for i, text in enumerate(texts) if text.strip() and _counts(text, i, name, problems)]
+
+
+def _counts(text: str, index: int, name: str, problems: set | None) -> bool:
+    try:
+        with tuner_text("\n" * index + text, name):  # so that a message has the number of the line
+            return True
+    except ValueError:
+        try:
+            fields = json.loads(text)
+        except ValueError:
+            fields = None
+        if not isinstance(fields, dict) or "nearfield_tuner" not in fields or "problem" not in fields:
+            raise  # no line of a tuner file
+        if problems is not None and fields["problem"] not in problems:
+            raise
+        return False
 
 
 @contextlib.contextmanager
