@@ -8,6 +8,7 @@ import os
 
 import torch
 
+from nearfield._tuner import tuner_text
 from nearfield.tools import CommandError, optimizer, tables
 from nearfield.tools.profile_arguments import above_zero, named
 
@@ -18,7 +19,9 @@ def add_parser(commands) -> None:
         help="search the fastest kernel of a problem and write a tuner file",
         description="Times every kernel and tile that could run a problem, in turns, and writes what is "
         "best to a file that later calls read: NEARFIELD_TUNER=FILE, or nearfield.tuner_file(FILE) in "
-        "Python. What the file has on other problems stays.",
+        "Python. What the file has on other problems stays. Where the budget is too short for all, those "
+        "predicted slowest are left out; at least, a problem takes a call that checks it, and a warm-up and "
+        "a sample of two candidates.",
     )
     parser.add_argument("problems", nargs="+", metavar="PROBLEM|FILE", help="a file: of NEARFIELD_TRACE, say")
     parser.add_argument(
@@ -38,27 +41,37 @@ def run(args) -> None:
     above_zero("--budget", args.budget)
     if args.threads < 1:
         raise CommandError(f"got --threads {args.threads}, expected a number from 1 on")
+    if args.out == "-":
+        raise CommandError("got -o -, expected a file, which later calls read")
+    optimizer.check(args.out)  # complains before the work
+    before = torch.get_num_threads()
+    torch.set_num_threads(args.threads)
+    try:
+        # NEARFIELD_TUNER's file may be the one to write: not there yet, or with lines to be replaced.
+        with tuner_text("", "none"):
+            _run(args)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _run(args) -> None:
     calls = [call for word in args.problems for call in named(word)]
     if args.backprop:
         calls += [c.replace(":fwd:", ":bwd:", 1) for c in calls if ":fwd:" in c]
+    calls = list(dict.fromkeys(calls))
     lines, remarks = [], []
 
     def keep(line) -> None:
         optimizer.write(args.out, [line])  # at once: what is found stays, whatever comes next
         lines.append(line)
 
-    optimizer.write(args.out, [])  # complains before the work
-    before = torch.get_num_threads()
-    torch.set_num_threads(args.threads)
+    optimizer.write(args.out, [], optimizer.targets(calls))
     try:
-        calls = list(dict.fromkeys(calls))
         optimizer.search(calls, args.budget, args.threads, keep=keep, say=remarks.append)
     except BaseException:
         if lines:
             show(lines, remarks, args)
         raise
-    finally:
-        torch.set_num_threads(before)
     show(lines, remarks, args)
 
 

@@ -16,24 +16,22 @@ from __future__ import annotations
 
 import contextlib
 import math
+import numbers
 import os
+import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from nearfield import _core
-from nearfield._tuner import tuner_file, tuner_text
+from nearfield._tuner import tuner_text
 from nearfield.tools import CommandError
-from nearfield.tools.outputs import writable
-from nearfield.tools.tuner_writer import write
+from nearfield.tools.tuner_writer import check, write
+from nearfield.tools.turns import LEAST, Timing, timed
 
-SAMPLES = 7
-DUEL_SAMPLES = 15  # so many that the quartiles of two equals overlap
-LEAST, DUEL_LEAST = 3, 5  # whatever the budget
-SAMPLE_S = 0.01  # that the calls of a sample fill
 HOPELESS = 3.0  # predicted to take so many times as long as the best: not tried
-BEHIND = 1.3  # measured so: not tried again
 GAIN = 0.03  # what a choice must save; less is noise, or not worth another kernel
-DUEL = 1 / 3  # of the time, for the best of a problem and its default alone
+UNSURE_GAIN = 0.2  # the same where too few samples say so
+
+_inside = False  # of a block of optimize(): the process has one list of what it ran
 
 
 @dataclass(frozen=True)
@@ -51,6 +49,8 @@ class Line:
     spread: float = 0.0  # of the seconds: half the distance of the quartiles, over the median
     default_spread: float = 0.0
     noisy: bool = False  # too few samples had all cores to themselves
+    left_out: int = 0  # candidates that did not fit the budget
+    doubtful: str = ""  # measured faster than the default, which stays: by no more than the noise
 
     @property
     def text(self) -> str:
@@ -61,6 +61,7 @@ class Line:
         more |= {"default_seconds": float(f"{self.default_seconds:.4g}"), "measured": self.measured}
         more |= {"spread": round(self.spread, 4), "default_spread": round(self.default_spread, 4)}
         more |= {"noisy": True} if self.noisy else {}
+        more |= {"left_out": self.left_out} if self.left_out else {}
         return tuner_line(self.problem, self.choice, **more, threads=self.threads)
 
     def __str__(self) -> str:
@@ -74,30 +75,41 @@ class Line:
 def optimize(path: str | os.PathLike, seconds: float = 10.0):
     """Searches, at the end of the block, the fastest kernel for every problem that the block called, forward
     and backward, for `seconds` together, and writes the tuner file `path` (what it has on other problems
-    stays). Nothing is searched if the block raises. The file counts within nearfield.tuner_file(path), or
+    stays). Within the block no tuner file counts, so that it runs even where the lines of one are to be
+    replaced. Nothing is searched if the block raises. The file counts within nearfield.tuner_file(path), or
     where NEARFIELD_TUNER names it.
 
     Raises:
-        ValueError: `path` is no tuner file, or cannot be written.
+        ValueError: `path` is no tuner file, or cannot be written; or the block is inside another.
     """
+    global _inside
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"[optimize] got path of type {type(path).__name__}, expected str or os.PathLike")
+    if not isinstance(seconds, numbers.Real) or isinstance(seconds, bool):
+        raise TypeError(f"[optimize] got seconds of type {type(seconds).__name__}, expected a number")
     if not (seconds > 0 and math.isfinite(seconds)):
         raise ValueError(f"[optimize] got seconds {seconds!r}, expected a number above 0")
+    if _inside:
+        raise ValueError("[optimize] got a block inside another, expected one at a time")
     try:
-        writable(path)  # before the work
+        check(path)  # before the work
     except CommandError as error:
         raise ValueError(f"[optimize] {error}") from error
-    if Path(path).exists():
-        with tuner_file(path):  # raises where it is broken
-            pass
-    with _core.collected() as ran:
-        yield
+    _inside = True
+    try:
+        with tuner_text("", "none"), _core.collected() as ran:
+            yield
+    finally:
+        _inside = False
     import torch
 
     try:
-        calls = [problem for problem in ran if _runs(problem)]
-        write(path, [])
-        share = seconds / max(len(calls), 1)
-        search(calls, share, torch.get_num_threads(), keep=lambda line: write(path, [line]))
+        with tuner_text("", "none"):
+            calls = [problem for problem in ran if _runs(problem)]
+            problems = targets(calls)
+            write(path, [], problems)
+            share = seconds / max(len(problems), 1)
+            search(calls, share, torch.get_num_threads(), keep=lambda line: write(path, [line]))
     except CommandError as error:
         raise ValueError(f"[optimize] {error}") from error
 
@@ -108,36 +120,86 @@ def _runs(problem: str) -> bool:
     return not (f["offsets"] or f["ranges"] or f["precision"] == 1)
 
 
-def search(calls: list[str], budget: float, threads: int, warmup: int = 1, keep=None, say=None) -> list[Line]:
-    """The best choice for each sequence of each call, on the mean of `budget` seconds each.
-
-    keep(line) is called with every line when it is found, say(text) with why a call has none.
-    """
-    from nearfield.tools import tables
+def targets(calls: list[str], say=None) -> dict[str, str]:
+    """{problem of one sequence: the call to time for it}: the largest batch of those that have it."""
     from nearfield.tools.running import dense
 
     say = say or (lambda text: None)
-    targets: dict[str, str] = {}  # problem of one sequence -> what is timed
-    for call in map(dense, calls):
-        problem = _free(call)
-        if problem is None:
-            say(f"{call} is not tuned: what a call forces stays")
-            continue
-        for one in dict.fromkeys(_core.tuner_problems(problem)):
-            targets.setdefault(one, one if _core.problem(problem)["fields"]["varlen"] else problem)
+    found: dict[str, str] = {}
+    batches: dict[str, int] = {}
+    with tuner_text("", "none"):  # a file in use may be what is to be replaced
+        for call in map(dense, calls):
+            problem = _free(call)
+            if problem is None:
+                say(f"{call} is not tuned: what a call forces stays")
+                continue
+            f = _core.problem(problem)["fields"]
+            named = zip(_core.tuner_problems(problem), f["layouts"], strict=False)
+            ones = [one for one, x in named if math.prod((*x["query_extent"], *x["extent"]))]
+            if not ones or not f["batch"]:
+                say(f"{call} is not tuned: there is nothing to compute")
+                continue
+            for one in ones:
+                if f["batch"] > batches.get(one, 0):
+                    found[one], batches[one] = (one if f["varlen"] else problem), f["batch"]
+    return found
+
+
+def search(calls: list[str], budget: float, threads: int, warmup: int = 1, keep=None, say=None) -> list[Line]:
+    """The best choice for each sequence of each call, in `budget` seconds each; a slow problem takes what two
+    candidates take at least.
+
+    keep(line) is called with every line when it is found, say(text) with why a call has none, and with what
+    was not tried or not believed.
+    """
+    from nearfield.tools import tables
+
+    say = say or (lambda text: None)
+    todo = targets(calls, say)
     found = []
-    with tuner_text("", "none"), tables.progress("optimize", len(targets)) as advance:
-        for problem, call in targets.items():
+    with tuner_text("", "none"), tables.progress("optimize", len(todo)) as advance:
+        for problem, call in todo.items():
             advance(0, call)
-            line = _search_one(problem, call, budget, threads, warmup)
+            step = _Steps(advance, call, budget)
+            line = _search_one(problem, call, budget, threads, warmup, step)
             if line is None:
                 say(f"{call} is not tuned: there is one kernel only")
             else:
                 found.append(line)
                 if keep:
                     keep(line)
-            advance()
+                _remark(line, budget, say)
+            step.end()
     return found
+
+
+def _remark(line: Line, budget: float, say) -> None:
+    if line.left_out:
+        say(
+            f"{line.problem}: {line.left_out} of {line.tried + line.left_out} candidates, those predicted "
+            f"slowest, do not fit {budget:g} s"
+        )
+    if line.doubtful:
+        say(f"{line.problem}: {line.doubtful} was faster by no more than the noise, {line.default} stays")
+
+
+class _Steps:
+    """Moves the bar within a problem, by the time of its budget that is gone."""
+
+    def __init__(self, advance, call: str, budget: float):
+        self._advance, self._call, self._budget = advance, call, budget
+        self._begin, self._done = time.perf_counter(), 0.0
+
+    def __call__(self, what: str) -> None:
+        gone = min((time.perf_counter() - self._begin) / self._budget, 0.99)
+        self._to(gone, f"{self._call}: {what}")
+
+    def end(self) -> None:
+        self._to(1.0, self._call)
+
+    def _to(self, done: float, text: str) -> None:
+        self._advance(max(done - self._done, 0.0), text)
+        self._done = max(done, self._done)
 
 
 def _free(call: str) -> str | None:
@@ -151,11 +213,12 @@ def _free(call: str) -> str | None:
     return problem if suffix in ("", chosen) else None
 
 
-def _search_one(problem: str, call: str, budget: float, threads: int, warmup: int) -> Line | None:
+def _search_one(problem: str, call: str, budget: float, threads: int, warmup: int, step) -> Line | None:
     """None where there is nothing to choose from."""
     from nearfield.tools import candidates, measure
     from nearfield.tools.running import Run
 
+    end = time.perf_counter() + budget
     every = candidates.of(call)
     default = next((c for c in every if c.default), None)
     if default is None:
@@ -165,53 +228,38 @@ def _search_one(problem: str, call: str, budget: float, threads: int, warmup: in
         return None
     fastest = min((c.predicted for c in own if c.predicted), default=0.0)
     own = [c for c in own if c is default or not c.predicted or c.predicted <= HOPELESS * fastest]
+    own.sort(key=lambda c: (c is not default, not c.predicted, c.predicted or 0.0))  # the last do not fit
     run = Run(call)
     work = run.forward if run.fields["direction"] == "fwd" else run.backward
 
-    def measured(some, share, turns, steps):
-        samples = _timed(some, problem, work, budget * share, threads, turns, steps)
-        return {c: measure.summary(samples[c], threads, LEAST) for c in some}
+    def measured(some, timing):
+        samples = timed(some, problem, work, threads, timing, step)
+        return {c: measure.summary(found, threads, LEAST) for c, found in samples.items()}
 
     with run.settings():
         run.check((run.fields["direction"],))
-        times = measured(own, 1 - DUEL, (LEAST, SAMPLES), warmup)
-        best = min(own, key=lambda c: times[c].seconds)
-        if times[best].clearly_below(times[default], GAIN):
+        times = measured(own, Timing(end, warmup))
+        best = min(times, key=lambda c: times[c].seconds)
+        tried = len(times)
+        if tried > 2 and _wins(times[best], times[default]):
             # The best of many is in part the luckiest: fresh samples of the two decide, and are what is said.
-            times = measured([best, default], DUEL, (DUEL_LEAST, DUEL_SAMPLES), 0)
-        if not times[best].clearly_below(times[default], GAIN):
-            best = default
+            times = measured([default, best], Timing(end, 0))
+    doubtful = ""
+    if not _wins(times[best], times[default]):
+        if times[best].clearly_below(times[default], GAIN):
+            doubtful = best.suffix
+        best = default
     ours, its = times[best], times[default]
     noisy = ours.noisy or its.noisy
-    figures = ours.seconds, its.seconds, call, threads, len(own), ours.spread, its.spread, noisy
-    return Line(problem, best.suffix, default.suffix, *figures)
+    figures = ours.seconds, its.seconds, call, threads, tried, ours.spread, its.spread, noisy
+    return Line(problem, best.suffix, default.suffix, *figures, len(own) - tried, doubtful)
 
 
-def _timed(own, problem: str, work, budget: float, threads: int, turns, warmup: int) -> dict:
-    """{candidate: [sample, ...]} (measure.py), in `turns` (least, most) as far as the budget goes; candidates
-    far behind are left out of further turns."""
-    from nearfield.tools import measure
-    from nearfield.tools.running import tuner_line
-
-    target = _core.info().get("cpu_target", "scalar")
-    taken: dict = {c: [] for c in own}
-    calls: dict = {}
-    left, spent = list(own), 0.0
-    with measure.undisturbed():
-        before = measure.reading(target, threads)
-        for turn in range(turns[1]):
-            for c in left:
-                with tuner_text(tuner_line(problem, c.suffix), c.suffix):
-                    begin = measure.seconds(work)  # plans, and brings the kernel's code and memory in
-                    for _ in range(warmup if turn == 0 else 0):
-                        begin = min(begin, measure.seconds(work))
-                    calls.setdefault(c, max(1, min(1000, round(SAMPLE_S / begin))))
-                    one, before = measure.sample(work, calls[c], target, threads, before)
-                taken[c].append(one)
-                spent += begin + one["s"] * calls[c]
-            middle = {c: measure.summary(taken[c], threads, LEAST).seconds for c in left}
-            least = min(middle.values())
-            left = [c for c in left if c.default or middle[c] <= BEHIND * least]
-            if spent >= budget and turn + 1 >= turns[0]:
-                break
-    return taken
+def _wins(ours, its) -> bool:
+    """Whether a summary is good enough to replace the default's. Quartiles of too few samples, or of some
+    that had not all cores, say little: the win has to exceed both spreads together, and more."""
+    if not ours.clearly_below(its, GAIN):
+        return False
+    if not (ours.noisy or its.noisy):
+        return True
+    return its.seconds - ours.seconds > max(UNSURE_GAIN, ours.spread + its.spread) * its.seconds
