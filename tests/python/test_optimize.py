@@ -161,10 +161,11 @@ def test_a_noisy_win_has_to_exceed_the_spread():
         assert optimizer._wins(summary(0.99, 1.0, 1.01, noisy), summary(1.9, 2.0, 2.1, False))
 
 
-def test_who_does_not_win_for_noise_is_named(monkeypatch):
+@pytest.mark.parametrize(("seconds", "samples"), [(0.9, 15), (0.5, 2)])
+def test_who_does_not_win_for_noise_is_named(monkeypatch, seconds, samples):
     def timed(own, *rest):
         fma = {"fma1": [1.0, 1.0], "fma": [1.0, 1.0]}
-        found = {c: [{"s": 1.0 if c.default else 0.9, "waited": 0.5, **fma}] * 15 for c in own[:2]}
+        found = {c: [{"s": 1.0 if c.default else seconds, "waited": 0.5, **fma}] * samples for c in own[:2]}
         return found
 
     monkeypatch.setattr(optimizer, "timed", timed)

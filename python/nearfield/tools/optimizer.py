@@ -232,8 +232,11 @@ def _search_one(problem: str, call: str, budget: float, threads: int, warmup: in
     run = Run(call)
     work = run.forward if run.fields["direction"] == "fwd" else run.backward
 
+    counts: dict = {}
+
     def measured(some, timing):
         samples = timed(some, problem, work, threads, timing, step)
+        counts.update((c, len(found)) for c, found in samples.items())
         return {c: measure.summary(found, threads, LEAST) for c, found in samples.items()}
 
     with run.settings():
@@ -245,7 +248,8 @@ def _search_one(problem: str, call: str, budget: float, threads: int, warmup: in
             # The best of many is in part the luckiest: fresh samples of the two decide, and are what is said.
             times = measured([default, best], Timing(end, 0))
     doubtful = ""
-    if not _wins(times[best], times[default]):
+    # Of one or two samples, which have no quartiles worth the name, none wins.
+    if min(counts[best], counts[default]) < LEAST or not _wins(times[best], times[default]):
         if times[best].clearly_below(times[default], GAIN):
             doubtful = best.suffix
         best = default

@@ -46,17 +46,22 @@ def timed(own: list, problem: str, work, threads: int, timing: Timing, step) -> 
                     continue
                 begin = clock()
                 with tuner_text(tuner_line(problem, c.suffix), c.suffix):
-                    once = measure.seconds(work)  # plans, and brings the kernel's code and memory in
+                    once = 0.0
+                    if calls.get(c) != 1:  # plans, and brings code and memory in: nothing to a slow one
+                        once = measure.seconds(work)
                     for _ in range(timing.warmup if turn == 0 else 0):
                         if clock() + once > end:
                             break
                         once = min(once, measure.seconds(work))
-                    calls.setdefault(c, max(1, min(1000, round(SAMPLE_S / once))))
+                    if turn == 0:
+                        calls[c] = max(1, min(1000, round(SAMPLE_S / once)))
+                    sample = clock()
                     one, before = measure.sample(work, calls[c], target, threads, before)
                 taken[c].append(one)
                 took[c] = clock() - begin
                 if turn == 0 and c is own[0]:
-                    left, end = _fitting(own, one["s"], took[c] - once - one["s"] * calls[c], timing)
+                    around = clock() - sample - one["s"] * calls[c]
+                    left, end = _fitting(own, one["s"], around, timing)
                 step(f"{len(left)} candidates, sample {turn + 1}")
             middle = {c: measure.summary(taken[c], threads, LEAST).seconds for c in left}
             tried, least = len(calls), min(middle.values())
@@ -72,14 +77,16 @@ def _fitting(own: list, seconds: float, around: float, timing: Timing) -> tuple[
     """The candidates that the time is enough for, two at least, by what is predicted of them next to the
     first, which takes `seconds`, and `around` them for a sample; and when to stop: before a duel of more."""
 
-    def cost(c) -> float:
+    def cost(c, turns: int) -> float:
         one = seconds * (c.predicted / own[0].predicted if c.predicted and own[0].predicted else 1.0)
-        return around + one * (1 + max(1, round(SAMPLE_S / one)))
+        calls = max(1, round(SAMPLE_S / one))
+        first = one * (timing.warmup + 1)
+        return turns * (around + one * calls) + first + (one * (turns - 1) if calls > 1 else 0.0)
 
-    costs = [cost(c) for c in own]
-    there = timing.end - time.perf_counter() + costs[0]  # the first has a sample
-    duel = max(DUEL * there, DUEL_LEAST * (costs[0] + max(costs[1:3], default=0.0)))
+    costs = [cost(c, LEAST) for c in own]
+    there = timing.end - time.perf_counter() + cost(own[0], 1)  # the first has a sample
+    duel = max(DUEL * there, sum(cost(c, DUEL_LEAST) for c in own[:2]))
     count = len(own)
-    while count > 2 and LEAST * sum(costs[:count]) > there - duel:
+    while count > 2 and sum(costs[:count]) > there - duel:
         count -= 1
     return own[:count], timing.end - (duel if count > 2 else 0.0)
