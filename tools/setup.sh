@@ -7,7 +7,7 @@
 #
 #   tools/setup.sh system   compiler, CMake, Highway, GoogleTest: installed with apt-get by root,
 #                           otherwise named, and the script stops; `system docs`: also clang and lld for
-#                           wasm32 (in CI always), `system browser`: also Chromium, if root can
+#                           wasm32 (in CI always), `system browser`: also Chromium and the fuzzer of clang, if root can
 #   tools/setup.sh venv     the virtual environment $VENV with $TORCH and all that tests and demo need;
 #                           a torch that is already there is left as it is
 #   tools/setup.sh wheel    builds nearfield and installs it into $VENV, if a source has changed
@@ -47,8 +47,16 @@ missing_packages() {
   if [ "$group" = browser ] && can_install; then  # elsewhere its tests are left out
     command -v chromium >/dev/null || echo chromium
     command -v chromedriver >/dev/null || echo chromium-driver
+    has_fuzzer || echo "libclang-rt-$(clang++ -dumpversion | cut -d. -f1)-dev"
     [ -n "$(find /usr/share/fonts -name '*.ttf' -print -quit 2>/dev/null)" ] || echo fonts-dejavu-core
   fi
+}
+
+# Whether clang++, if there is one, has the library of its fuzzer.
+has_fuzzer() {
+  ! command -v clang++ >/dev/null ||
+    echo 'extern "C" int LLVMFuzzerTestOneInput(const char*, unsigned long) { return 0; }' |
+    clang++ -fsanitize=fuzzer,address -x c++ - -o /dev/null 2>/dev/null
 }
 
 can_install() { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; }

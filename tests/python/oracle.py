@@ -213,8 +213,9 @@ def evaluate(
 
     The law of the tolerance, everywhere: eps_out |result| + c eps_p * (the absolute sum of the products
     that make the result), c = 4 + log2(terms); where delta = rowsum(dO * O) comes in, O was rounded to the
-    output's dtype, hence eps_out |dO||O| in place of that product. Below the normal range of the dtype
-    the grid of representable numbers is even, so |result| counts as at least the smallest normal number.
+    output's dtype, hence eps_out |dO||O| in place of that product. In gradients P is exp(s - lse), where
+    s - lse is rounded at its own size: c is larger by half of that. Below the normal range of the dtype the
+    grid of representable numbers is even, so |result| counts as at least the smallest normal number.
     """
     dtype = query.dtype
     eps_out, tiny = torch.finfo(dtype).eps, torch.finfo(dtype).smallest_normal
@@ -231,8 +232,8 @@ def evaluate(
         heads, groups = query.shape[-2], query.shape[-2] // key.shape[-2]
         q, k, v, seen = _operands(*list(leaves.values())[:3], mask, *more[:2])
         lse_rows = _flat(lse[..., None])
-        p = torch.exp(torch.where(seen, _scores(q, k, scale, *more[2:4]) - lse_rows, 0))
-        p = torch.where(seen, p, 0)
+        exponent = torch.where(seen, _scores(q, k, scale, *more[2:4]) - lse_rows, 0)
+        p = torch.where(seen, torch.exp(exponent), 0)
         kept = p if factor is None else p * factor
         c = 4 + math.log2(max(p.shape[-1], p.shape[-2] * groups, 1))
         rows = (query.shape[0], *query.shape[1:-2])
@@ -251,6 +252,7 @@ def evaluate(
         rounded = (do * _flat(out).abs().clamp_min(tiny)).sum(-1, keepdim=True)  # ... as O was rounded
         dlse = 0 if grad_lse is None else _flat(grad_lse[..., None]).abs()
         exact = kept * (do @ v.abs().mT) + p * (size + dlse)  # |dS|
+        c = c + exponent.abs() / 2
         ds = (c * eps_p * exact + eps_out * p * rounded) * abs(scale)
         keys = key.shape[1:-2].numel()
 
@@ -258,7 +260,7 @@ def evaluate(
             x = x.unflatten(1, (like.shape[-2], heads // like.shape[-2])).sum(2)
             return x.transpose(1, 2).reshape(like.shape)
 
-        dk, dv = ds.mT @ q.abs(), c * eps_p * (kept.mT @ do)
+        dk, dv = ds.mT @ q.abs(), eps_p * ((c * kept).mT @ do)
         bounds = {"dq": unflat(ds @ k.abs(), query)}
         bounds.update(dk=unflat(dk[:, :, :keys], key), dv=unflat(dv[:, :, :keys], value))
         if additional_keys is not None:

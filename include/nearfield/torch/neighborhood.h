@@ -191,7 +191,14 @@ class NeighborhoodAttentionImpl : public torch::nn::Cloneable<Derived> {
     o.stride = options.stride();
     o.dilation = options.dilation();
     o.is_causal = options.is_causal();
-    neighborhood(kFunction, x, x, x, options.kernel_size(), o);
+    try {
+      neighborhood(kFunction, x, x, x, options.kernel_size(), o);
+    } catch (const std::invalid_argument& error) {  // said in the module's name
+      std::string text = error.what();
+      const std::string operation = "[na" + std::to_string(Rank) + "d]";
+      if (text.rfind(operation, 0) == 0) text.replace(0, operation.size(), "[" + name() + "]");
+      throw std::invalid_argument(text);
+    }
     backend_number(name(), options.backend());
   }
 
