@@ -10,7 +10,7 @@ import torch
 
 from nearfield._tuner import tuner_text
 from nearfield.tools import CommandError, optimizer, tables
-from nearfield.tools.profile_arguments import above_zero, named
+from nearfield.tools.profile_arguments import above_zero, named, threads_there
 
 
 def add_parser(commands) -> None:
@@ -39,8 +39,7 @@ def add_parser(commands) -> None:
 
 def run(args) -> None:
     above_zero("--budget", args.budget)
-    if args.threads < 1:
-        raise CommandError(f"got --threads {args.threads}, expected a number from 1 on")
+    threads_there(args.threads)
     if args.out == "-":
         raise CommandError("got -o -, expected a file, which later calls read")
     optimizer.check(args.out)  # complains before the work
