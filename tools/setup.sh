@@ -47,16 +47,17 @@ missing_packages() {
   if [ "$group" = browser ] && can_install; then  # elsewhere its tests are left out
     command -v chromium >/dev/null || echo chromium
     command -v chromedriver >/dev/null || echo chromium-driver
-    has_fuzzer || echo "libclang-rt-$(clang++ -dumpversion | cut -d. -f1)-dev"
+    has_fuzzer || echo "libclang-rt-$($(command -v clang++ || echo clang++-14) -dumpversion | cut -d. -f1)-dev"
     [ -n "$(find /usr/share/fonts -name '*.ttf' -print -quit 2>/dev/null)" ] || echo fonts-dejavu-core
   fi
 }
 
 # Whether clang++, if there is one, has the library of its fuzzer.
 has_fuzzer() {
-  ! command -v clang++ >/dev/null ||
-    echo 'extern "C" int LLVMFuzzerTestOneInput(const char*, unsigned long) { return 0; }' |
-    clang++ -fsanitize=fuzzer,address -x c++ - -o /dev/null 2>/dev/null
+  local clang
+  clang=$(command -v clang++ || command -v clang++-14) || return 0
+  echo 'extern "C" int LLVMFuzzerTestOneInput(const char*, unsigned long) { return 0; }' |
+    "$clang" -fsanitize=fuzzer,address -x c++ - -o /dev/null 2>/dev/null
 }
 
 can_install() { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; }
@@ -70,12 +71,15 @@ setup_system() {
     echo "Install these packages (Debian names) and try again: apt-get install $missing" >&2
     exit 1
   fi
-  say "apt-get install $missing"
   export DEBIAN_FRONTEND=noninteractive
   apt-get update -q
-  # shellcheck disable=SC2086
-  apt-get install -q -y --no-install-recommends $missing
-  missing=$(missing_packages | tr '\n' ' ')
+  for _ in 1 2; do  # a clang that is installed tells which fuzzer goes with it
+    [ -n "$missing" ] || break
+    say "apt-get install $missing"
+    # shellcheck disable=SC2086
+    apt-get install -q -y --no-install-recommends $missing
+    missing=$(missing_packages | tr '\n' ' ')
+  done
   [ -z "$missing" ] || { echo "Still missing after apt-get: $missing" >&2; exit 1; }
 }
 
@@ -173,5 +177,6 @@ setup_wheel() {
 case ${1:-} in
   system) setup_system "${2:-}" ;;
   venv | wheel) "setup_$1" ;;
+  fuzzer) has_fuzzer ;;  # for tools/test.sh
   *) sed -n '5,13s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac

@@ -124,10 +124,12 @@ if [ -n "$full" ]; then
     fi
   done
   step "wheel into an empty environment" tests/install/wheel.sh
-  if [ -n "$clang" ]; then
-    step "fuzzing the problem string" fuzz
-  else
+  if [ -z "$clang" ]; then
     skip "fuzzing the problem string" "no clang++"
+  elif ! tools/setup.sh fuzzer; then
+    skip "fuzzing the problem string" "clang++ has no fuzzer (Debian: libclang-rt-14-dev)"
+  else
+    step "fuzzing the problem string" fuzz
   fi
 fi
 summary

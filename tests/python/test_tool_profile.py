@@ -13,6 +13,7 @@ import pytest
 import torch
 from commands import SMALL, refused, run
 
+import nearfield as nf
 from nearfield import _core
 from nearfield.tools import (
     accuracy,
@@ -21,6 +22,7 @@ from nearfield.tools import (
     profile,
     profile_arguments,
 )
+from nearfield.tools.running import tuner_line
 
 QUICK = ("--samples", 1, "--budget", 0.02, "--warmup-steps", 0, "--threads", 1)
 
@@ -218,3 +220,12 @@ def test_output_that_cannot_be_written_is_one_line(output, text):
         done = subprocess.run(command, stdout=file, stderr=subprocess.PIPE, text=True, env=environment)
     assert done.returncode == (1 if output else 0) and text in done.stderr
     assert done.stderr.count("\n") == (1 if output else 0)
+
+
+def test_profile_says_what_a_tuner_file_chose(capsys, tmp_path):
+    (tmp_path / "tuner").write_text(tuner_line(SMALL, "cpu,q4x4") + "\n")
+    with nf.tuner_file(tmp_path / "tuner"):
+        _, out, _ = run(capsys, "profile", SMALL, *QUICK)
+    assert "cpu general" in out and "the same NEARFIELD_TUNER" in out
+    _, out, _ = run(capsys, "profile", SMALL, *QUICK, "--optimize")  # the line names the choice itself
+    assert "NEARFIELD_TUNER" not in out and f"nearfield profile {SMALL}@cpu" in out

@@ -37,7 +37,7 @@ def of(call: str) -> list[Candidate]:
         if "refusal" in answer:
             continue
         backend = answer["backend"]
-        name = answer["kernel"].split(",")[0].split()[0]
+        name = explain.kernels(answer).split()[0]
         default = chosen is not None and backend == chosen["backend"]
         own = []
         forced = [s for s in (suffix,) if re.search("[/,]", s)]
@@ -59,7 +59,7 @@ def _candidate(problem: str, suffix: str, default: bool) -> Candidate | None:
         return None
     return Candidate(
         answer["backend"],
-        answer["kernel"].split(",")[0],
+        explain.kernels(answer),
         f"{problem}@{suffix}",
         suffix,
         answer["waste"],

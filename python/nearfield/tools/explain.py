@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 
 from nearfield import _core, _explain
@@ -58,6 +60,13 @@ def plans(call: str, device: str = "cpu") -> list[dict]:
         return _core.plan(call, device)
     except ValueError as error:
         raise CommandError(str(error)) from error
+
+
+def kernels(answer: dict) -> str:
+    """Those of a plan: `s2` of `s2, avx512`; of packed sequences all, with how many run on each:
+    `s2 (3), b16 (1)`."""
+    parts = answer["kernel"].split(", ")
+    return ", ".join([part for part in parts if re.search(r" \(\d+\)$", part)] or parts[:1])
 
 
 def run(args) -> None:

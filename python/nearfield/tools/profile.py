@@ -214,7 +214,7 @@ def show(rows: list[dict], compare: list[str], threads: int) -> None:
         lines.append(
             (
                 number + {"fwd": "forward", "bwd": "backward"}[row["direction"]],
-                f"{row['backend']} {row['kernel'].replace(', ' + target, '')}",
+                f"{row['backend']} {explain.kernels(row)}",
                 f"{mark}{tables.seconds(row['seconds'])}",
                 f"{row['spread'] * 100:.1f}" if len(row["samples"]) > 1 else "-",
                 f"{row['gflops']:.1f}",
@@ -236,7 +236,7 @@ def show(rows: list[dict], compare: list[str], threads: int) -> None:
     for number, row in zip(numbers, rows, strict=True):
         more = f" --threads {threads}" if threads != torch.get_num_threads() else ""
         tables.show(f"{number}nearfield profile {row['same_again']}{more}")
-        if "tuner" in row["note"]:
+        if "tuner" in row["note"] and row["same_again"] == row["problem"]:  # else the line names the choice
             tables.show(f"  {row['note']}: the line repeats it with the same NEARFIELD_TUNER")
         if row["error"] is None and row["error_of"] != "not asked for":
             tables.show(f"  not compared with the reference: {row['error_of']}")

@@ -153,10 +153,9 @@ def check_numbers(args) -> None:
     least = {"samples": 1, "threads": 1, "warmup_steps": 0, "max_configs": 0, "optimize_warmup_steps": 0}
     least |= {"batch_size": 0, "heads": 1, "dim": 1, "add_kv": 0}
     for name, low in least.items():
-        if (getattr(args, name) if getattr(args, name) is not None else low) < low:
-            raise CommandError(
-                f"got --{name.replace('_', '-')} {getattr(args, name)}, expected a number from {low} on"
-            )
+        value = getattr(args, name)
+        if value is not None and value < low:
+            raise CommandError(f"got --{name.replace('_', '-')} {value}, expected a number from {low} on")
     threads_there(args.threads)
     above_zero("--budget", args.budget)
     if args.dry_run and args.optimize:

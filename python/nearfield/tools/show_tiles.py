@@ -5,12 +5,11 @@
 from __future__ import annotations
 
 import itertools
-import re
 
 import torch
 
 from nearfield import _core
-from nearfield.tools import tables
+from nearfield.tools import explain, tables
 from nearfield.tools.drawing import FULL, PARTIAL, PLAIN, QUERY, Drawing, Panel
 from nearfield.tools.layouts import Geometry, panels
 
@@ -33,7 +32,10 @@ def _tile_notes(layout: Geometry, suffix: str, found: dict) -> list[str]:
     answers = _core.plan(call)
     chosen = next((a for a in answers if a["chosen"]), None)
     if chosen is not None:
-        notes.append(_kernels(chosen) + (" in all sequences together" if layout.fields["varlen"] else ""))
+        names = explain.kernels(chosen)
+        verb = "kernels {} of {} compute" if ", " in names else "kernel {} of {} computes"
+        together = " in all sequences together" if layout.fields["varlen"] else ""
+        notes.append(f"{verb.format(names, chosen['backend'])} {chosen['waste']:.2f}{together}")
     notes += [f"no kernel here runs these tiles: {why}" for why in refusals(answers)]
     if found["groups"] > 1:
         notes.append(f"one of {found['groups']} dilation groups is drawn; the numbers are those of all")
@@ -45,14 +47,6 @@ def refusals(answers: list[dict]) -> list[str]:
     if any(a["chosen"] for a in answers):
         return []
     return [f"{a['backend']}: {a['refusal']}" for a in answers if "refusal" in a]
-
-
-def _kernels(chosen: dict) -> str:
-    """Those of a plan, `s2, avx512` or, packed, `s2 (3), b16 (1), avx512`, and what they compute."""
-    parts = chosen["kernel"].split(", ")
-    counted = [part for part in parts if re.search(r" \(\d+\)$", part)]
-    verb = "kernels {} of {} compute" if len(counted) > 1 else "kernel {} of {} computes"
-    return f"{verb.format(', '.join(counted or parts[:1]), chosen['backend'])} {chosen['waste']:.2f}"
 
 
 def _inside(layout: Geometry, call: str) -> int:

@@ -166,8 +166,11 @@ def _points(args, window, stride, dilation, causal, field) -> list[Point]:
     if points:
         return points
     seconds, answer = _predicted(problem, args)
-    kernel = answer["kernel"].split(",")[0]
-    own = {"tiles": tables.tile(answer.get("query_tile")), "kernel": kernel, "waste": answer["waste"]}
+    own = {
+        "tiles": tables.tile(answer.get("query_tile")),
+        "kernel": explain.kernels(answer),
+        "waste": answer["waste"],
+    }
     return [Point(**common, **own, computed=said["pairs"] * answer["waste"], seconds=seconds)]
 
 
